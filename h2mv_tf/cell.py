@@ -1,0 +1,272 @@
+"""`H2MVCell`: one day of the hybrid model, as a Keras RNN cell.
+
+An LSTM reads the weather, the code of the static inputs and the storages of
+the day before, and predicts the coefficients of the water cycle; the physics
+takes the step. Tensors are (cells, features); every state is (cells, n).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from h2mv_tf import physics, variables
+
+# What brings the states near one before the LSTM reads them [mm].
+STATE_SCALES = physics.WaterState(swe=100.0, soil_moisture=200.0, groundwater=200.0)
+POSITIVE = 2  # leading coefficients that are unbounded above: softplus, not sigmoid
+
+
+class State(NamedTuple):
+    """What one day hands to the next; each is (cells, 1) or (cells, units)."""
+
+    swe: tf.Tensor  # mm
+    soil_moisture: tf.Tensor  # mm
+    groundwater: tf.Tensor  # mm
+    fapar: tf.Tensor  # 1
+    hidden: tf.Tensor  # of the LSTM
+    carry: tf.Tensor  # of the LSTM
+
+    @property
+    def water(self) -> physics.WaterState:
+        """The storages alone."""
+        return physics.WaterState(self.swe, self.soil_moisture, self.groundwater)
+
+
+class Preparation(NamedTuple):
+    """What is the same on every day of a series, worked out once before it."""
+
+    kernel: tf.Tensor  # (3 + 4 + units, 4 units): forcing, states, hidden
+    gate_bias: tf.Tensor  # (cells, 4 units): bias and static code
+    coefficient_kernel: tf.Tensor  # (units, 7)
+    coefficient_bias: tf.Tensor  # (7,)
+    forcing_mean: tf.Tensor  # (3,)
+    forcing_std: tf.Tensor  # (3,)
+    parameters: physics.Parameters
+
+
+@keras.saving.register_keras_serializable("h2mv_tf")
+class H2MVCell(keras.Layer):
+    """One day of the water cycle with learned coefficients.
+
+    Args:
+        code_size: Length of the code of the static inputs.
+        units: Size of the LSTM.
+        outputs: Names of the variables to return, of
+            `variables.DAILY_OUTPUTS`; all of them by default.
+        **kwargs: Of `keras.Layer`.
+
+    Call arguments:
+        inputs: (cells, 3 + code_size + 1): forcing in physical units and the
+            order of the registry, static code, soil water capacity [mm].
+        states: A `State`, or its tensors in order.
+
+    Returns:
+        The outputs (cells, len(outputs)) in native units, and the new states.
+
+    Raises:
+        ValueError: An output is not a daily variable of the registry.
+
+    Example:
+        >>> layer = keras.layers.RNN(H2MVCell(12), return_sequences=True)
+        >>> layer(tf.zeros((4, 365, 3 + 12 + 1))).shape
+        TensorShape([4, 365, 31])
+    """
+
+    def __init__(
+        self,
+        code_size: int,
+        *,
+        units: int = 100,
+        outputs: Sequence[str] = variables.DAILY_OUTPUTS,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        unknown = set(outputs) - set(variables.DAILY_OUTPUTS)
+        if unknown:
+            raise ValueError(
+                f"H2MVCell cannot return {', '.join(sorted(unknown))}. Expected "
+                f"daily variables: {', '.join(variables.DAILY_OUTPUTS)}."
+            )
+        self.code_size = code_size
+        self.units = units
+        self.outputs = tuple(outputs)
+        self.state_size = State(1, 1, 1, 1, units, units)
+        self.output_size = len(self.outputs)
+
+    def build(self, input_shape=None):
+        """Creates the weights; their shapes do not depend on the input's."""
+        forcing, coefficients = len(variables.FORCING), len(variables.COEFFICIENTS)
+        features = forcing + self.code_size + len(physics.WaterState._fields) + 1
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(features, 4 * self.units),
+            initializer="glorot_uniform",
+        )
+        self.recurrent_kernel = self.add_weight(
+            name="recurrent_kernel",
+            shape=(self.units, 4 * self.units),
+            initializer="orthogonal",
+        )
+        self.bias = self.add_weight(
+            name="bias",
+            shape=(4 * self.units,),
+            initializer=_unit_forget_bias,
+        )
+        self.coefficient_kernel = self.add_weight(
+            name="coefficient_kernel",
+            shape=(self.units, coefficients),
+            initializer="glorot_uniform",
+        )
+        self.coefficient_bias = self.add_weight(
+            name="coefficient_bias", shape=(coefficients,), initializer="zeros"
+        )
+        # Behind a sigmoid: 0.95 and 0.0025 at the start.
+        self.snowfall_correction = self.add_weight(
+            name="snowfall_correction",
+            shape=(),
+            initializer=keras.initializers.Constant(3.0),
+        )
+        self.baseflow_fraction = self.add_weight(
+            name="baseflow_fraction",
+            shape=(),
+            initializer=keras.initializers.Constant(-6.0),
+        )
+        # Normalisation travels with the weights, so that the model takes
+        # physical units wherever it is loaded.
+        self.forcing_mean = self.add_weight(
+            name="forcing_mean", shape=(forcing,), initializer="zeros", trainable=False
+        )
+        self.forcing_std = self.add_weight(
+            name="forcing_std", shape=(forcing,), initializer="ones", trainable=False
+        )
+        self.built = True
+
+    def prepare(self, code, soil_water_capacity) -> Preparation:
+        """What `day` needs and does not change from day to day.
+
+        Args:
+            code: Code of the static inputs (cells, code_size).
+            soil_water_capacity: (cells, 1) [mm].
+        """
+        of_forcing, of_code, of_state = tf.split(
+            tf.convert_to_tensor(self.kernel),
+            [len(variables.FORCING), self.code_size, -1],
+            num=3,
+        )
+        return Preparation(
+            kernel=tf.concat([of_forcing, of_state, self.recurrent_kernel], 0),
+            gate_bias=code @ of_code + self.bias,
+            coefficient_kernel=tf.convert_to_tensor(self.coefficient_kernel),
+            coefficient_bias=tf.convert_to_tensor(self.coefficient_bias),
+            forcing_mean=tf.convert_to_tensor(self.forcing_mean),
+            forcing_std=tf.convert_to_tensor(self.forcing_std),
+            parameters=self.parameters(soil_water_capacity),
+        )
+
+    def parameters(self, soil_water_capacity) -> physics.Parameters:
+        """The parameters of the water cycle, behind their sigmoids."""
+        return physics.Parameters(
+            soil_water_capacity=soil_water_capacity,
+            snowfall_correction=tf.sigmoid(self.snowfall_correction),
+            baseflow_fraction=tf.sigmoid(self.baseflow_fraction),
+        )
+
+    def call(self, inputs, states):
+        """One day, from inputs that `keras.layers.RNN` can hand over."""
+        forcing, code, capacity = tf.split(
+            inputs, [len(variables.FORCING), self.code_size, 1], axis=1
+        )
+        day = self.prepare(code, capacity)
+        outputs, new_state = one_day(forcing, State(*states), day, self.outputs)
+        return outputs, list(new_state)
+
+    def get_initial_state(self, batch_size=None) -> list[tf.Tensor]:
+        """Empty stores, no vegetation and a silent LSTM."""
+        return list(empty_state(batch_size, self.units, self.compute_dtype))
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "code_size": self.code_size,
+            "units": self.units,
+            "outputs": list(self.outputs),
+        }
+
+
+def one_day(
+    forcing, state: State, day: Preparation, outputs: Sequence[str]
+) -> tuple[tf.Tensor, State]:
+    """One day of the hybrid model; the one description of it.
+
+    `H2MVCell` and the time loop both call it.
+
+    Args:
+        forcing: (cells, 3) in physical units.
+        state: State at the start of the day.
+        day: What `H2MVCell.prepare` gave.
+        outputs: Names of the daily variables to return.
+
+    Returns:
+        The outputs (cells, len(outputs)) and the state at the end of the day.
+    """
+    gates = tf.concat(lstm_inputs(forcing, state, day), 1) @ day.kernel
+    hidden, carry = lstm(gates + day.gate_bias, state.carry)
+    coefficients = learned_coefficients(
+        hidden @ day.coefficient_kernel + day.coefficient_bias
+    )
+    weather = physics.Forcing(*tf.split(forcing, len(variables.FORCING), 1))
+    water, fluxes = physics.step(state.water, weather, coefficients, day.parameters)
+    diagnostics = physics.diagnostics(
+        state.water, water, fluxes, weather, coefficients, day.parameters
+    )
+    values = {
+        **coefficients._asdict(),
+        **water._asdict(),
+        **fluxes._asdict(),
+        **diagnostics._asdict(),
+    }
+    new_state = State(*water, coefficients.fapar, hidden, carry)
+    return tf.concat([values[name] for name in outputs], 1), new_state
+
+
+def lstm_inputs(forcing, state: State, day: Preparation) -> list[tf.Tensor]:
+    """What the LSTM reads on a day, besides the static code."""
+    return [
+        (forcing - day.forcing_mean) / day.forcing_std,
+        state.swe / STATE_SCALES.swe,
+        state.soil_moisture / STATE_SCALES.soil_moisture,
+        state.groundwater / STATE_SCALES.groundwater,
+        state.fapar,
+        state.hidden,
+    ]
+
+
+def lstm(gates, carry):
+    """Hidden state and carry, from the pre-activations of the gates i, f, g, o."""
+    i, f, g, o = tf.split(gates, 4, 1)
+    carry = tf.sigmoid(f) * carry + tf.sigmoid(i) * tf.tanh(g)
+    return tf.sigmoid(o) * tf.tanh(carry), carry
+
+
+def learned_coefficients(raw) -> physics.Coefficients:
+    """The coefficients within their bounds: softplus, then sigmoid."""
+    positive = tf.split(tf.nn.softplus(raw[:, :POSITIVE]), POSITIVE, 1)
+    fractions = len(variables.COEFFICIENTS) - POSITIVE
+    return physics.Coefficients(
+        *positive, *tf.split(tf.sigmoid(raw[:, POSITIVE:]), fractions, 1)
+    )
+
+
+def empty_state(cells, units: int, dtype) -> State:
+    """Empty stores, no vegetation and a silent LSTM, for a number of cells."""
+    sizes = (*(1,) * (len(State._fields) - 2), units, units)
+    return State(*(tf.zeros((cells, size), dtype) for size in sizes))
+
+
+def _unit_forget_bias(shape, dtype=None):
+    """Zeros, and ones for the forget gate (Jozefowicz et al., 2015)."""
+    units = shape[0] // 4
+    return tf.cast(tf.repeat([0.0, 1.0, 0.0], [units, units, 2 * units]), dtype)

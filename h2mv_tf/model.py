@@ -1,0 +1,291 @@
+"""`H2MV`: the hybrid model, from raw forcing to every variable of the registry."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from h2mv_tf import physics, time_loop, variables
+from h2mv_tf.cell import H2MVCell, State, empty_state
+
+LEAK = 0.01  # slope of LeakyReLU in the published model; Keras' default is 0.3
+CAPACITY_OFFSET = 100.0  # starts the soil water capacity near 100 mm
+LEAST_CAPACITY = 1.0  # mm
+
+
+class Normalization(NamedTuple):
+    """Means and standard deviations of the inputs, in native units."""
+
+    forcing_mean: np.ndarray  # (3,)
+    forcing_std: np.ndarray  # (3,)
+    static_mean: np.ndarray  # (static_size,)
+    static_std: np.ndarray  # (static_size,)
+
+
+@keras.saving.register_keras_serializable("h2mv_tf")
+class H2MV(keras.Model):
+    """Hybrid model of the water cycle with multiple vegetation.
+
+    A dense network encodes the static inputs and gives each cell its soil
+    water capacity; an LSTM gives each day its coefficients; the physics of
+    `h2mv_tf.physics` turns them into storages and fluxes. Baghirov et al.
+    (2025), section 2.
+
+    Args:
+        static_size: Number of static inputs.
+        encoder_units: Size of the hidden layer of the static encoder.
+        code_size: Size of the static code.
+        lstm_units: Size of the LSTM.
+        **kwargs: Of `keras.Model`; `dtype="float64"` computes in double.
+
+    Call arguments:
+        inputs: A dictionary with `forcing` (cells, days, 3) in W m-2, mm d-1
+            and K, in the order of the registry; `static` (cells, static_size);
+            and, where the spin-up is not over the series itself,
+            `spin_up_forcing` (cells, days, 3).
+        outputs: Names of the variables to return; all by default.
+
+    Returns:
+        A dictionary by registry name, in native units: (cells, days) for what
+        changes daily, (cells,) for parameters, () for global constants.
+
+    Example:
+        >>> model = H2MV(static_size=2)
+        >>> series = {"forcing": tf.zeros((4, 365, 3)), "static": tf.zeros((4, 2))}
+        >>> model(series)["runoff"].shape
+        TensorShape([4, 365])
+    """
+
+    def __init__(
+        self,
+        static_size: int,
+        *,
+        encoder_units: int = 150,
+        code_size: int = 12,
+        lstm_units: int = 100,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for name, size in {
+            "static_size": static_size,
+            "encoder_units": encoder_units,
+            "code_size": code_size,
+            "lstm_units": lstm_units,
+        }.items():
+            if size < 1:
+                raise ValueError(f"H2MV needs {name} of at least 1; found {size}.")
+        self.static_size = static_size
+        self.encoder_units = encoder_units
+        self.code_size = code_size
+        self.lstm_units = lstm_units
+        policy = self.dtype_policy
+        self.hidden_layer = keras.layers.Dense(
+            encoder_units, name="encoder_hidden", dtype=policy
+        )
+        self.code_layer = keras.layers.Dense(
+            code_size, name="encoder_code", dtype=policy
+        )
+        self.capacity_layer = keras.layers.Dense(
+            1, name="soil_water_capacity", dtype=policy
+        )
+        self.cell = H2MVCell(code_size, units=lstm_units, name="cell", dtype=policy)
+        self.build()
+
+    def build(self, input_shape=None):
+        """Creates the weights; their shapes do not depend on the input's."""
+        if self.built:
+            return
+        self.static_mean = self.add_weight(
+            name="static_mean",
+            shape=(self.static_size,),
+            initializer="zeros",
+            trainable=False,
+        )
+        self.static_std = self.add_weight(
+            name="static_std",
+            shape=(self.static_size,),
+            initializer="ones",
+            trainable=False,
+        )
+        self.hidden_layer.build((None, self.static_size))
+        self.code_layer.build((None, self.encoder_units))
+        self.capacity_layer.build((None, self.code_size))
+        self.cell.build()
+        self.built = True
+
+    def set_normalization(self, normalization: Normalization) -> None:
+        """Sets the constants that bring raw inputs to mean 0 and deviation 1."""
+        self.cell.forcing_mean.assign(normalization.forcing_mean)
+        self.cell.forcing_std.assign(normalization.forcing_std)
+        self.static_mean.assign(normalization.static_mean)
+        self.static_std.assign(normalization.static_std)
+
+    def encode(self, static) -> tuple[tf.Tensor, tf.Tensor]:
+        """The static code (cells, code_size) and the soil water capacity [mm].
+
+        SMmax = softplus(x + 100) + 1, which is at least 1 mm, (cells, 1).
+
+        Args:
+            static: Raw static inputs (cells, static_size).
+        """
+        static = tf.cast(static, self.compute_dtype)
+        standardised = (static - self.static_mean) / self.static_std
+        hidden = leaky_relu(self.hidden_layer(standardised))
+        code = leaky_relu(self.code_layer(hidden))
+        raw = self.capacity_layer(code)
+        return code, tf.nn.softplus(raw + CAPACITY_OFFSET) + LEAST_CAPACITY
+
+    def empty_state(self, cells) -> State:
+        """Empty stores, for a number of cells."""
+        return empty_state(cells, self.lstm_units, self.compute_dtype)
+
+    def spin_up(self, forcing, static, state: State | None = None) -> State:
+        """The state after one pass over the series, without gradient.
+
+        Args:
+            forcing: (cells, days, 3).
+            static: (cells, static_size).
+            state: Where to start; empty stores by default.
+        """
+        forcing = tf.cast(forcing, self.compute_dtype)
+        if state is None:
+            state = self.empty_state(tf.shape(forcing)[0])
+        return time_loop.spin_up(
+            forcing, state, self.cell.prepare(*self.encode(static))
+        )
+
+    def simulate(
+        self,
+        forcing,
+        static,
+        state: State,
+        outputs: Sequence[str] = variables.OUTPUTS,
+    ) -> tuple[dict[str, tf.Tensor], State]:
+        """Runs the model from a given state.
+
+        Args:
+            forcing: (cells, days, 3).
+            static: (cells, static_size).
+            state: State at the start of the first day.
+            outputs: Names of the variables to return.
+
+        Returns:
+            The outputs by name, and the state at the end of the last day.
+        """
+        day = self.cell.prepare(*self.encode(static))
+        daily = [name for name in outputs if name in variables.DAILY_OUTPUTS]
+        if "tws_anomaly" in outputs and "tws" not in daily:
+            daily.append("tws")
+        series, state = time_loop.simulate(
+            tf.cast(forcing, self.compute_dtype), state, day, daily
+        )
+        values = dict(zip(daily, tf.unstack(series, len(daily), axis=2), strict=True))
+        if "tws_anomaly" in outputs:
+            tws = values["tws"]
+            values["tws_anomaly"] = tws - tf.reduce_mean(tws, axis=1, keepdims=True)
+        values |= day.parameters._asdict()
+        capacity = values["soil_water_capacity"]
+        values["soil_water_capacity"] = tf.squeeze(capacity, axis=1)
+        return {name: values[name] for name in outputs}, state
+
+    def call(self, inputs, outputs: Sequence[str] = variables.OUTPUTS):
+        """Spins up from empty stores, then simulates."""
+        forcing, static = inputs["forcing"], inputs["static"]
+        state = self.spin_up(inputs.get("spin_up_forcing", forcing), static)
+        return self.simulate(forcing, static, state, outputs)[0]
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "static_size": self.static_size,
+            "encoder_units": self.encoder_units,
+            "code_size": self.code_size,
+            "lstm_units": self.lstm_units,
+        }
+
+    @classmethod
+    def from_reference(
+        cls,
+        weights: Mapping[str, np.ndarray],
+        normalization: Normalization,
+        *,
+        dtype: str = "float64",
+    ) -> "H2MV":
+        """The model with the weights of the published PyTorch code.
+
+        Args:
+            weights: Arrays under their PyTorch names: linear layers are
+                (out, in), the gates are stacked i, f, g, o, and the LSTM has two
+                bias vectors, which are added up.
+            normalization: Of the inputs.
+            dtype: Precision of the model.
+
+        Raises:
+            ValueError: A weight is missing, unknown or of the wrong shape.
+        """
+        missing = set(REFERENCE_WEIGHTS) - set(weights)
+        unknown = set(weights) - set(REFERENCE_WEIGHTS)
+        if missing or unknown:
+            raise ValueError(
+                "The weights are not those of the published model. "
+                f"Missing: {', '.join(sorted(missing)) or 'none'}. "
+                f"Unknown: {', '.join(sorted(unknown)) or 'none'}."
+            )
+        encoder_units, static_size = np.shape(weights["fc_static.fc1.weight"])
+        model = cls(
+            static_size,
+            encoder_units=encoder_units,
+            code_size=np.shape(weights["fc_static.fc2.weight"])[0],
+            lstm_units=np.shape(weights["lstm_fc.fc.weight"])[1],
+            dtype=dtype,
+        )
+        totals: dict[str, np.ndarray] = {}
+        for name, path in REFERENCE_WEIGHTS.items():
+            totals[path] = totals.get(path, 0) + np.asarray(weights[name]).T
+        for path, value in totals.items():
+            variable = model.reference_weight(path)
+            if variable.shape != value.shape:
+                raise ValueError(
+                    f"Weight {path} has shape {value.shape}; expected {variable.shape}."
+                )
+            variable.assign(value)
+        model.set_normalization(normalization)
+        return model
+
+    def reference_weight(self, path: str) -> keras.Variable:
+        """The variable at a path of `REFERENCE_WEIGHTS`."""
+        value = self
+        for attribute in path.split("."):
+            value = getattr(value, attribute)
+        return value
+
+
+def leaky_relu(x):
+    """Rectifier with the published model's slope.
+
+    TensorFlow's own takes its slope in single precision: 2e-8 off in float64.
+    """
+    return tf.maximum(x, LEAK * x)
+
+
+# PyTorch name in the published model -> where the weight lives here. Ours are
+# transposed; two that lead to one place are added up.
+REFERENCE_WEIGHTS = {
+    "beta_snow": "cell.snowfall_correction",
+    "beta_baseflow": "cell.baseflow_fraction",
+    "fc_static.fc1.weight": "hidden_layer.kernel",
+    "fc_static.fc1.bias": "hidden_layer.bias",
+    "fc_static.fc2.weight": "code_layer.kernel",
+    "fc_static.fc2.bias": "code_layer.bias",
+    "fc_static.fc3.weight": "capacity_layer.kernel",
+    "fc_static.fc3.bias": "capacity_layer.bias",
+    "lstm_fc.lstm_cell.weight_ih": "cell.kernel",
+    "lstm_fc.lstm_cell.weight_hh": "cell.recurrent_kernel",
+    "lstm_fc.lstm_cell.bias_ih": "cell.bias",
+    "lstm_fc.lstm_cell.bias_hh": "cell.bias",
+    "lstm_fc.fc.weight": "cell.coefficient_kernel",
+    "lstm_fc.fc.bias": "cell.coefficient_bias",
+}
