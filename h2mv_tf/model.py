@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from h2mv_tf import physics, time_loop, variables
+from h2mv_tf import time_loop, variables
 from h2mv_tf.cell import H2MVCell, State, empty_state
 
 LEAK = 0.01  # slope of LeakyReLU in the published model; Keras' default is 0.3

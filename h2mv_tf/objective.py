@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from h2mv_tf import variables
 
-ANOMALIES = ("tws",)  # compared as anomalies, and standardised by the deviation alone
 SATURATING = ("swe",)  # satellites see no difference between deep and deeper snow
 SHORTEST_MONTH = 28  # days
 
@@ -144,7 +143,7 @@ class Objective:
         # Filled before the difference and masked after it: 0 * NaN is NaN.
         target = tf.where(observed, target, tf.zeros_like(target))
         mean = constraint.mean
-        if constraint.name in ANOMALIES:
+        if constraint.name in variables.ANOMALIES:
             mean = 0.0
             if self.anomaly_reference == "series":
                 prediction -= tf.reduce_mean(prediction, axis=1, keepdims=True)
@@ -158,7 +157,7 @@ class Objective:
                     prediction, month, tf.shape(target)[1]
                 )
                 observed &= complete
-        if constraint.name in ANOMALIES:
+        if constraint.name in variables.ANOMALIES:
             target -= masked_mean(target, observed)[:, None]
             if self.anomaly_reference == "matched":
                 prediction -= masked_mean(prediction, observed)[:, None]

@@ -471,6 +471,8 @@ DAILY_OUTPUTS = tuple(
 )
 # In the order of the paper's objective.
 CONSTRAINTS = ("tws", "evapotranspiration", "runoff", "swe", "fapar")
+# Compared as anomalies, and standardised by the deviation alone.
+ANOMALIES = ("tws",)
 
 
 def find(name: str, among: Iterable[str] = VARIABLES) -> Variable | None:

@@ -1,0 +1,1 @@
+"""From weather and observations on disk to a stream of windows."""

@@ -1,0 +1,267 @@
+"""The configuration: typed, strict, from YAML and dotted overrides.
+
+Every number that a user may change lives here, with the published model's value
+as its default. Sections are frozen; an unknown key is an error that names the
+nearest right one.
+
+    config = load("trainers/configs/h2mv.yaml", ["training.epochs=50"])
+"""
+
+import difflib
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from h2mv_tf import variables
+from h2mv_tf.errors import UserError
+
+
+class Section(pydantic.BaseModel):
+    """Part of the configuration."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
+
+
+class Data(Section):
+    """Where the data is and how it is scaled."""
+
+    store: Path = Path("data/demo.zarr")
+    # Groups whose names differ from the published layout, as in {et: et_xbase}.
+    groups: dict[str, str] = {}
+    # Means and deviations: of the training cells of the fold, or the attributes
+    # `mean` and `std` of the store's arrays.
+    normalization: Literal["training", "store"] = "training"
+
+    @pydantic.field_validator("groups")
+    @classmethod
+    def _known_groups(cls, groups: dict[str, str]) -> dict[str, str]:
+        known = [v.group for v in variables.VARIABLES.values() if v.group]
+        known += ["static", "mask"]
+        for group in groups:
+            if group not in known:
+                raise ValueError(
+                    f"the published layout has no group '{group}'"
+                    f"{_nearest(group, known)}"
+                )
+        return groups
+
+
+class Window(Section):
+    """What one sample is."""
+
+    # Days, or `full`: the whole record, spun up on itself.
+    length: int | Literal["full"] = "full"
+    # Days before the window that bring the stores into motion, without gradient.
+    # Where the record starts too late its first years are cycled.
+    spin_up: PositiveInt = 365
+    # Days from one window to the next; null: the length, so that none overlap.
+    stride: PositiveInt | None = None
+
+    @pydantic.field_validator("length", mode="before")
+    @classmethod
+    def _days_or_full(cls, length: object):
+        if length == "full" or (type(length) is int and length > 1):
+            return length
+        raise ValueError("expected a number of days of at least 2, or full")
+
+
+class Split(Section):
+    """Which cells train, validate and test."""
+
+    fold: Annotated[int, Field(ge=1, le=10)] = 1
+    block_size: PositiveInt = 5  # cells along the side of a spatial block
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+
+
+class Model(Section):
+    """Sizes of the networks."""
+
+    encoder_units: PositiveInt = 150
+    code_size: PositiveInt = 12
+    lstm_units: PositiveInt = 100
+
+
+class Objective(Section):
+    """What the model is held against."""
+
+    # Names of the registry or of the store's groups; null: all that the store has.
+    constraints: tuple[str, ...] | None = None
+    # Centre TWS on the observed months of both, or, as published, the prediction
+    # on its whole series.
+    anomaly_reference: Literal["matched", "series"] = "matched"
+    saturation: PositiveFloat = 100.0  # mm of SWE above which deeper is not seen
+
+    @pydantic.field_validator("constraints", mode="before")
+    @classmethod
+    def _one_or_more(cls, constraints: object):
+        return constraints.split(",") if isinstance(constraints, str) else constraints
+
+    @pydantic.field_validator("constraints")
+    @classmethod
+    def _canonical(cls, constraints: tuple[str, ...] | None):
+        if constraints is None:
+            return None
+        found = [variables.find(c, variables.CONSTRAINTS) for c in constraints]
+        for given, variable in zip(constraints, found, strict=True):
+            if variable is None:
+                raise ValueError(
+                    f"'{given}' is not a constraint"
+                    f"{_nearest(given, variables.CONSTRAINTS)}"
+                )
+        canonical = tuple(variable.name for variable in found)
+        if not canonical or len(set(canonical)) < len(canonical):
+            raise ValueError("name one or more constraints, each once")
+        return canonical
+
+
+class Training(Section):
+    """The optimiser and when it stops."""
+
+    epochs: PositiveInt = 500
+    batch_size: PositiveInt = 256  # windows
+    learning_rate: PositiveFloat = 0.01
+    weight_decay: NonNegativeFloat = 0.01
+    clip_value: PositiveFloat = 0.5  # of each gradient
+    patience: PositiveInt = 30  # epochs without a better validation loss
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    precision: Literal["float32", "float64"] = "float32"
+    jit_compile: bool = True  # compile the training step with XLA
+
+
+class Synthetic(Section):
+    """The synthetic world that is made where `data.store` does not exist yet."""
+
+    rows: Annotated[int, Field(ge=5)] = 30
+    columns: Annotated[int, Field(ge=5)] = 60
+    years: PositiveInt = 4
+    noise: NonNegativeFloat = 0.05  # of the observations, in standard deviations
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+
+class Provenance(Section):
+    """What made a run, written into its config.yaml."""
+
+    version: str
+    commit: str | None = None
+    created: str
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    data: Data = Data()
+    window: Window = Window()
+    split: Split = Split()
+    model: Model = Model()
+    objective: Objective = Objective()
+    training: Training = Training()
+    synthetic: Synthetic | None = None
+    provenance: Provenance | None = None
+
+    def to_yaml(self) -> str:
+        """The configuration as `load` reads it."""
+        settings = self.model_dump(mode="json", exclude_none=True)
+        return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration.
+
+    Args:
+        path: A YAML file; the defaults without one.
+        overrides: As `training.learning_rate=0.005`; values are YAML.
+
+    Raises:
+        UserError: The file cannot be read, a key is unknown or a value is wrong.
+    """
+    settings = {} if path is None else _read(Path(path))
+    for override in overrides:
+        _set(settings, override)
+    try:
+        return Config.model_validate(settings)
+    except pydantic.ValidationError as error:
+        where = "The configuration" if path is None else f"Configuration '{path}'"
+        raise UserError(f"{where}: {_first(error)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"Cannot read configuration '{path}': {error.strerror}."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"Configuration '{path}' is not YAML: {words}") from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise UserError(
+            f"Configuration '{path}' is not a mapping of sections. Expected keys "
+            f"{', '.join(Config.model_fields)}."
+        )
+    return settings
+
+
+def _set(settings: dict[str, Any], override: str) -> None:
+    """Applies one `section.field=value`."""
+    key, equals, text = override.partition("=")
+    *sections, field = key.strip().split(".")
+    if not equals or not field:
+        raise UserError(
+            f"Cannot read override '{override}'. Expected section.field=value, as "
+            "training.learning_rate=0.005."
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"Override '{override}' has no YAML value.") from error
+    for section in sections:
+        inner = settings.get(section)
+        settings[section] = settings = dict(inner) if isinstance(inner, dict) else {}
+    settings[field] = value
+
+
+def _first(error: pydantic.ValidationError) -> str:
+    """The first mistake, in one line."""
+    mistake = error.errors()[0]
+    location = [str(part) for part in mistake["loc"]]
+    key = ".".join(location)
+    if mistake["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{_nearest_key(location)}"
+    words = mistake["msg"].removeprefix("Value error, ")
+    words = words[:1].lower() + words[1:]
+    return f"{key} is {mistake['input']!r}, but {words}."
+
+
+def _nearest_key(location: Sequence[str]) -> str:
+    keys = list(_keys(Config))
+    same_field = [k for k in keys if k.split(".")[-1] == location[-1]]
+    if same_field:
+        return f"; did you mean '{same_field[0]}'?"
+    section = ".".join(location[:-1])
+    siblings = [k for k in keys if k.rpartition(".")[0] == section]
+    expected = f". Expected one of: {', '.join(siblings)}."
+    return _nearest(".".join(location), keys) or expected
+
+
+def _nearest(name: str, among: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(among), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _keys(section: type[Section], prefix: str = "") -> Iterable[str]:
+    """All dotted keys, sections included."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield from _keys(kind, f"{prefix}{name}.")

@@ -1,0 +1,64 @@
+"""What the commands share: messages, tables, progress, exit status.
+
+Imports neither TensorFlow nor Keras, so that `--help` is there at once.
+"""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from h2mv_tf.errors import UserError
+
+MISTAKE, INTERRUPTED = 2, 130  # exit statuses
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+@contextlib.contextmanager
+def command() -> Iterator[None]:
+    """Runs a command: our words on the screen, and a mistake in one line.
+
+    A `UserError` ends with status 2, an interruption with 130, neither with a
+    traceback.
+    """
+    logging.captureWarnings(True)
+    handler = _Screen()
+    package = logging.getLogger(__package__)
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    package.propagate = False
+    try:
+        yield
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"error: {error}", markup=False
+        )
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        sys.exit(INTERRUPTED)
+    finally:
+        package.removeHandler(handler)
+
+
+class _Screen(logging.Handler):
+    """Writes above a progress bar, which a stream of its own would break."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(self.format(record), markup=False)
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Prints a table: the first column to the left, the others to the right."""
+    shown = Table(box=box.SIMPLE_HEAD)
+    for n, column in enumerate(columns):
+        shown.add_column(column, justify="right" if n else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(f"\n{title}")
+    console.print(shown, soft_wrap=False)

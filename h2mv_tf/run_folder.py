@@ -1,0 +1,238 @@
+"""The run folder: what a training leaves behind, and what continues it."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from h2mv_tf import __version__, config
+from h2mv_tf.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+RESUMABLE = ("training.epochs", "training.patience")
+
+
+class Progress(NamedTuple):
+    """How far a training has come; stands beside the weights of a checkpoint."""
+
+    epoch: int  # the last one that is done, from 1
+    best_epoch: int
+    best_loss: float  # of validation
+    wait: int  # epochs since the best one
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A run folder.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    def refuse_existing(self) -> None:
+        """Raises a UserError where the path exists."""
+        if self.path.exists():
+            raise UserError(
+                f"Run folder '{self.path}' exists and is never overwritten. Choose "
+                "another --run-dir, or continue it with --resume."
+            )
+
+    def require(self) -> None:
+        """Raises a UserError where there is no run folder."""
+        if not self.config_file.is_file():
+            raise UserError(
+                f"'{self.path}' is not a run folder: it has no config.yaml. Train one "
+                "with: python trainers/train.py --run-dir DIR"
+            )
+
+    def create(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            UserError: The path exists, or cannot be made.
+        """
+        self.refuse_existing()
+        try:
+            for folder in (self.checkpoints, self.figures, self.logs):
+                folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(
+                f"Cannot make run folder '{self.path}': {error.strerror}."
+            ) from error
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration, with package version and git commit."""
+        return self.path / "config.yaml"
+
+    @property
+    def normalization_file(self) -> Path:
+        """Moments of inputs and observations, of the training cells."""
+        return self.path / "normalization.json"
+
+    @property
+    def split_store(self) -> Path:
+        """The role of every cell."""
+        return self.path / "split.zarr"
+
+    @property
+    def history_file(self) -> Path:
+        """A row for each epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Terms of the objective on the test cells."""
+        return self.path / "metrics.json"
+
+    @property
+    def log_file(self) -> Path:
+        """What was told while training."""
+        return self.path / "train.log"
+
+    @property
+    def logs(self) -> Path:
+        """TensorBoard's."""
+        return self.path / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The last state of the training and the best weights."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """Figures."""
+        return self.path / "figures"
+
+    @property
+    def model_file(self) -> Path:
+        """The trained model for Keras and this package."""
+        return self.path / "model.keras"
+
+    @property
+    def saved_model(self) -> Path:
+        """The trained model for everybody."""
+        return self.path / "saved_model"
+
+    def resumed_config(self, overrides: Sequence[str] = ()) -> config.Config:
+        """The configuration of the run, with a new number of epochs or patience.
+
+        Args:
+            overrides: As of `config.load`.
+
+        Raises:
+            UserError: This is no run folder, or an override changes what is trained.
+        """
+        self.require()
+        for override in overrides:
+            if override.partition("=")[0].strip() not in RESUMABLE:
+                raise UserError(
+                    f"--resume continues a run as it was; '{override}' would change "
+                    f"it. Allowed: {', '.join(RESUMABLE)}."
+                )
+        return config.load(self.config_file, overrides)
+
+    def save_config(self, settings: config.Config) -> None:
+        """Writes the configuration with what made the run."""
+        provenance = config.Provenance(
+            version=__version__,
+            commit=_git_commit(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        settings = settings.model_copy(update={"provenance": provenance})
+        self.config_file.write_text(settings.to_yaml(), encoding="utf-8")
+
+    def save_json(self, file: Path, content: Mapping) -> None:
+        """Writes a JSON file of the run."""
+        text = json.dumps(content, indent=2, allow_nan=False)
+        file.write_text(text + "\n", encoding="utf-8")
+
+    def load_json(self, file: Path) -> dict:
+        """A JSON file of the run."""
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    def save_best(self, model: "keras.Model") -> None:
+        """Keeps the weights as the best so far."""
+        partial = self.checkpoints / "partial.weights.h5"
+        model.save_weights(partial, overwrite=True)
+        partial.replace(self.best_weights)
+
+    @property
+    def best_weights(self) -> Path:
+        """Weights of the epoch with the least validation loss."""
+        return self.checkpoints / "best.weights.h5"
+
+    @property
+    def _last(self) -> Path:
+        return self.checkpoints / "last"
+
+    def save_last(self, model: "keras.Model", progress: Progress) -> None:
+        """Writes weights, optimizer and progress of the last epoch, all or nothing."""
+        partial, before = self.checkpoints / "partial", self.checkpoints / "before"
+        for leftover in (partial, before):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir()
+        model.save_weights(partial / "model.weights.h5")
+        self.save_json(partial / "progress.json", progress._asdict())
+        if self._last.exists():
+            self._last.rename(before)
+        partial.rename(self._last)
+        shutil.rmtree(before, ignore_errors=True)
+
+    def load_last(self, model: "keras.Model") -> Progress:
+        """Restores what `save_last` wrote.
+
+        Raises:
+            UserError: The run has not finished an epoch.
+        """
+        last = self._last
+        if not last.exists():  # killed between the two renames
+            last = self.checkpoints / "before"
+        try:
+            progress = Progress(**self.load_json(last / "progress.json"))
+        except FileNotFoundError:
+            raise UserError(
+                f"Run folder '{self.path}' cannot be resumed: it has not finished an "
+                "epoch. Start anew with another --run-dir."
+            ) from None
+        model.load_weights(last / "model.weights.h5")
+        return progress
+
+    def save_history(self, rows: list[dict[str, float]]) -> None:
+        """Writes the history, a row for each epoch."""
+        partial = self.history_file.with_suffix(".partial")
+        pd.DataFrame(rows).to_csv(partial, index=False)
+        os.replace(partial, self.history_file)
+
+    def load_history(self) -> pd.DataFrame:
+        """The history."""
+        return pd.read_csv(self.history_file)
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree; None where it is none."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(
+            command,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,445 @@
+"""Training: from a configuration to a run folder.
+
+`fit` reads the store, checks everything, and only then makes the run folder. One
+loop of our own serves every distribution strategy: it owns the global counts of
+the masked means, which Keras' `fit` hides; optimizer and callbacks are Keras'.
+"""
+
+import contextlib
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+import xarray as xr
+
+from h2mv_tf import plots
+from h2mv_tf.config import Config
+from h2mv_tf.data import pipeline, splits
+from h2mv_tf.data.store import Store
+from h2mv_tf.errors import UserError
+from h2mv_tf.export import export
+from h2mv_tf.model import H2MV, Normalization
+from h2mv_tf.objective import Constraint, Objective, Term, mean_terms
+from h2mv_tf.run_folder import Progress, RunFolder
+from h2mv_tf.variables import VARIABLES
+
+logger = logging.getLogger(__name__)
+
+RESIDUAL = "water_balance_residual"
+CLOSED = 1e-3  # mm d-1, the largest residual that rounding explains
+EPSILON = 1e-8  # of AdamW, as in the published optimizer; Keras' default is 1e-7
+
+
+class Evaluation(NamedTuple):
+    """How a model does on some cells."""
+
+    loss: float  # sum of the terms
+    terms: dict[str, float]  # mean over cells of each constraint
+    cells: dict[str, int]  # cells with an observation
+    residual: float  # largest water balance residual [mm d-1]
+
+
+class Task(NamedTuple):
+    """What is trained on: a store, cut and scaled as the configuration says."""
+
+    roles: xr.DataArray
+    statistics: pipeline.Statistics
+    objective: Objective
+    train: pipeline.Stream
+    validation: pipeline.Stream
+    test: pipeline.Stream
+
+
+def fit(
+    config: Config,
+    run: RunFolder,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Trains a model; its best weights, metrics and exports are in the run folder.
+
+    Args:
+        config: The configuration.
+        run: Run folder to make, or to continue.
+        resume: Continue the training of the run folder from its last epoch.
+        callbacks: More Keras callbacks, as a progress bar.
+
+    Raises:
+        UserError: The store or the configuration cannot be trained with, or the
+            loss is not finite. Nothing is written before all input is checked.
+    """
+    if resume:
+        run.require()
+    else:
+        run.refuse_existing()
+    task = prepare(config)
+    if not resume:
+        run.create()
+        run.save_config(config)
+        run.save_json(run.normalization_file, task.statistics.to_dict())
+        splits.save(task.roles, run.split_store)
+    with _logged_to(run.log_file):
+        _fit(config, run, task, resume, callbacks)
+
+
+def prepare(config: Config) -> Task:
+    """Reads and checks all that a training needs.
+
+    Args:
+        config: The configuration.
+
+    Raises:
+        UserError: The store cannot be trained with.
+    """
+    store = Store.open(config.data.store, config.data.groups)
+    roles = splits.roles(
+        store.land, block_size=config.split.block_size, seed=config.split.seed
+    )
+    split = splits.split(roles, config.split.fold)
+    series = pipeline.Series.read(store, config.objective.constraints)
+    if config.data.normalization == "store":
+        statistics = pipeline.stored_statistics(store, tuple(series.observations))
+    else:
+        statistics = pipeline.training_statistics(series, split.train)
+    objective = Objective(
+        [
+            Constraint(
+                name=name,
+                mean=statistics.constraints[name].mean,
+                std=statistics.constraints[name].std,
+                daily=observations.daily,
+            )
+            for name, observations in series.observations.items()
+        ],
+        anomaly_reference=config.objective.anomaly_reference,
+        saturation=config.objective.saturation,
+    )
+
+    def stream(cells: np.ndarray, batch_size: int, seed: int | None = None):
+        return pipeline.Stream(
+            series,
+            cells,
+            batch_size=batch_size,
+            dtype=config.training.precision,
+            seed=seed,
+            **config.window.model_dump(),
+        )
+
+    train = stream(split.train, config.training.batch_size, config.training.seed)
+    # All streams share one batch size, so that one program serves them all.
+    batch_size = min(config.training.batch_size, train.windows)
+    return Task(
+        roles=roles,
+        statistics=statistics,
+        objective=objective,
+        train=stream(split.train, batch_size, config.training.seed),
+        validation=stream(split.validation, batch_size),
+        test=stream(split.test, batch_size),
+    )
+
+
+class Trainer:
+    """Steps of training and evaluation of a model.
+
+    Args:
+        model: The model.
+        objective: What it is held against.
+        optimizer: Keras optimizer; None to evaluate only.
+        jit_compile: Compile the steps with XLA.
+    """
+
+    def __init__(
+        self,
+        model: H2MV,
+        objective: Objective,
+        optimizer: keras.optimizers.Optimizer | None = None,
+        *,
+        jit_compile: bool = True,
+    ):
+        self.model, self.objective, self.optimizer = model, objective, optimizer
+        compiled = {"jit_compile": jit_compile, "autograph": False}
+        self._gradients = tf.function(self._gradients, **compiled)
+        self._errors = tf.function(self._errors, **compiled)
+
+    @tf.function(autograph=False)
+    def step(self, batch: Mapping) -> dict[str, Term]:
+        """One update of the weights.
+
+        Args:
+            batch: Of `pipeline.Stream`.
+
+        Returns:
+            The terms of the objective, before the update.
+        """
+        cells = self.objective.counts(batch["targets"], batch["month"])
+        # XLA cannot compile a reduction over devices, nor can the mean of a
+        # term be known without it: counts first, then one compiled piece.
+        replicas = tf.distribute.get_replica_context()
+        cells = {k: replicas.all_reduce("sum", v) for k, v in cells.items()}
+        terms, gradients = self._gradients(batch, cells)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return terms
+
+    def evaluate(self, stream: pipeline.Stream) -> Evaluation:
+        """The objective on all windows of a stream.
+
+        Args:
+            stream: Without a seed, so that every window comes.
+        """
+        totals, residual = Totals(self.objective.names), 0.0
+        for batch in stream.epoch():
+            terms, largest = self._errors(batch)
+            totals.add(terms)
+            residual = max(residual, float(largest))
+        means = totals.means()
+        return Evaluation(sum(means.values()), means, totals.cells, residual)
+
+    def _gradients(self, batch, cells):
+        with tf.GradientTape() as tape:
+            predictions = self.model(_inputs(batch), outputs=self.objective.names)
+            terms = self.objective.terms(predictions, batch["targets"], batch["month"])
+            of_all = {k: Term(term.total, cells[k]) for k, term in terms.items()}
+            loss = tf.add_n(list(mean_terms(of_all).values()))
+        return terms, tape.gradient(loss, self.model.trainable_variables)
+
+    def _errors(self, batch):
+        outputs = (*self.objective.names, RESIDUAL)
+        predictions = self.model(_inputs(batch), outputs=outputs)
+        terms = self.objective.terms(predictions, batch["targets"], batch["month"])
+        return terms, tf.reduce_max(tf.abs(predictions[RESIDUAL]))
+
+
+class Totals:
+    """Terms added up over batches.
+
+    Args:
+        names: Of the constraints.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self.sums = dict.fromkeys(names, 0.0)
+        self.cells = dict.fromkeys(names, 0)
+
+    def add(self, terms: Mapping[str, Term]) -> None:
+        """Adds the terms of a batch."""
+        for name, term in terms.items():
+            self.sums[name] += float(term.total)
+            self.cells[name] += int(term.cells)
+
+    def means(self) -> dict[str, float]:
+        """The mean over cells of each term; 0 where no cell has an observation."""
+        return {k: v / max(self.cells[k], 1) for k, v in self.sums.items()}
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps the last state of the training and the best weights.
+
+    Args:
+        run: Where to.
+        stopping: Knows which epoch is the best; comes before this callback.
+    """
+
+    def __init__(self, run: RunFolder, stopping: keras.callbacks.EarlyStopping):
+        super().__init__()
+        self.run, self.stopping = run, stopping
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes both."""
+        if self.stopping.best_epoch == epoch:
+            self.run.save_best(self.model)
+        progress = Progress(
+            epoch=epoch + 1,
+            best_epoch=self.stopping.best_epoch + 1,
+            best_loss=self.stopping.best,
+            wait=self.stopping.wait,
+        )
+        self.run.save_last(self.model, progress)
+
+
+def _fit(
+    config: Config,
+    run: RunFolder,
+    task: Task,
+    resume: bool,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Trains, keeps the best weights, evaluates and exports."""
+    settings, started = config.training, time.perf_counter()
+    model = _model(config, task)
+    trainer = Trainer(
+        model, task.objective, model.optimizer, jit_compile=settings.jit_compile
+    )
+    if resume:
+        progress = run.load_last(model)
+        # An epoch that was cut off before its checkpoint is done again.
+        history = run.load_history().to_dict("records")[: progress.epoch]
+        logger.info("Continuing after epoch %d of %s.", progress.epoch, run.path)
+    else:
+        progress, history = None, []
+        untrained = trainer.evaluate(task.test)
+        run.save_json(run.metrics_file, {"untrained": untrained._asdict()})
+    _train(config, run, task, trainer, progress, history, callbacks)
+
+    model.load_weights(run.best_weights)
+    test = trainer.evaluate(task.test)
+    if test.residual > CLOSED:
+        logger.warning("Water balance residual of %.1e mm d-1.", test.residual)
+    best = min(history, key=lambda row: row["val_loss"])
+    metrics = run.load_json(run.metrics_file) | {
+        "test": test._asdict(),
+        "best_epoch": best["epoch"],
+        "validation_loss": best["val_loss"],
+    }
+    run.save_json(run.metrics_file, metrics)
+    model.save(run.model_file)
+    shutil.rmtree(run.saved_model, ignore_errors=True)
+    export(model, run.saved_model)
+    plots.loss_curves(run.load_history()).savefig(
+        run.figures / "loss_curves.png", dpi=200
+    )
+    logger.info("Done in %.0f s.", time.perf_counter() - started)
+
+
+def _model(config: Config, task: Task) -> H2MV:
+    """The untrained model, with its normalisation and optimizer."""
+    keras.utils.set_random_seed(config.training.seed)
+    statistics, settings = task.statistics, config.training
+    model = H2MV(
+        len(statistics.static), dtype=settings.precision, **config.model.model_dump()
+    )
+    forcing, static = (
+        np.array(list(moments.values())).T
+        for moments in (statistics.forcing, statistics.static)
+    )
+    model.set_normalization(Normalization(*forcing, *static))
+    optimizer = keras.optimizers.AdamW(
+        settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        clipvalue=settings.clip_value,
+        epsilon=EPSILON,
+    )
+    # Callbacks and checkpoints find the optimizer on the model.
+    model.compile(optimizer=optimizer, jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+def _train(
+    config: Config,
+    run: RunFolder,
+    task: Task,
+    trainer: Trainer,
+    progress: Progress | None,
+    history: list[dict[str, float]],
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Epochs until the patience or the configured number ends; fills the history."""
+    model, settings = trainer.model, config.training
+    stopping = keras.callbacks.EarlyStopping(
+        patience=settings.patience, mode="min", restore_best_weights=False
+    )
+    listeners = keras.callbacks.CallbackList(
+        [
+            stopping,
+            Checkpoints(run, stopping),
+            keras.callbacks.TensorBoard(str(run.logs), write_graph=False),
+            *callbacks,
+        ],
+        add_history=False,
+        model=model,
+        epochs=settings.epochs,
+        steps=task.train.batches,
+        cell_days=task.train.batch_size * task.train.length,
+    )
+    listeners.on_train_begin()
+    first = 0
+    if progress is not None:
+        first, stopping.wait = progress.epoch, progress.wait
+        stopping.best, stopping.best_epoch = progress.best_loss, progress.best_epoch - 1
+    model.stop_training = stopping.wait >= settings.patience
+    for epoch in range(first, settings.epochs):
+        if model.stop_training:
+            logger.info("No better validation loss in %d epochs.", settings.patience)
+            break
+        listeners.on_epoch_begin(epoch)
+        logs = _epoch(task, trainer, epoch, listeners)
+        _refuse_not_finite(logs, epoch, settings.learning_rate)
+        history.append({"epoch": epoch + 1, **logs})
+        run.save_history(history)
+        listeners.on_epoch_end(epoch, logs)
+        logger.info("%s", _in_words(history[-1], settings.epochs, task.objective.names))
+    listeners.on_train_end()
+
+
+def _epoch(task: Task, trainer: Trainer, epoch: int, listeners) -> dict[str, float]:
+    """One pass over the training windows, and the validation after it."""
+    strategy, totals = tf.distribute.get_strategy(), Totals(task.objective.names)
+    begin = time.perf_counter()
+    for step, batch in enumerate(task.train.epoch(epoch)):
+        listeners.on_train_batch_begin(step)
+        totals.add(strategy.run(trainer.step, (batch,)))
+        listeners.on_train_batch_end(step, _logs(totals))
+    seconds = time.perf_counter() - begin
+    validation = trainer.evaluate(task.validation)
+    return {
+        **_logs(totals),
+        "val_loss": validation.loss,
+        **{f"val_{name}": value for name, value in validation.terms.items()},
+        "learning_rate": float(trainer.optimizer.learning_rate),
+        "cell_days_per_second": task.train.cell_days / seconds,
+    }
+
+
+def _logs(totals: Totals) -> dict[str, float]:
+    means = totals.means()
+    return {"loss": sum(means.values()), **means}
+
+
+def _refuse_not_finite(logs: Mapping[str, float], epoch: int, rate: float) -> None:
+    wrong = [name for name, value in logs.items() if not math.isfinite(value)]
+    if wrong:
+        raise UserError(
+            f"The loss of epoch {epoch + 1} is not finite: {', '.join(wrong)}. Try a "
+            f"training.learning_rate below {rate:g}; the epochs before are kept in the "
+            "run folder."
+        )
+
+
+def _in_words(row: Mapping[str, float], epochs: int, names: Sequence[str]) -> str:
+    terms = ", ".join(f"{VARIABLES[name].group} {row[name]:.3f}" for name in names)
+    return (
+        f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f} ({terms}), "
+        f"validation {row['val_loss']:.3f}, "
+        f"{row['cell_days_per_second'] / 1000:.0f} thousand cell-days/s"
+    )
+
+
+def _inputs(batch: Mapping) -> dict[str, tf.Tensor]:
+    """What the model reads of a batch."""
+    return {
+        name: batch[name]
+        for name in ("forcing", "static", "spin_up_forcing")
+        if name in batch
+    }
+
+
+@contextlib.contextmanager
+def _logged_to(file: Path):
+    """Writes what the package tells to a file as well."""
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger(__package__)
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()

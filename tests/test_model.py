@@ -1,0 +1,369 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from numpy.testing import assert_allclose, assert_array_equal
+
+from h2mv_tf import variables
+from h2mv_tf.cell import State
+from h2mv_tf.model import CAPACITY_OFFSET, H2MV, Normalization, leaky_relu
+
+CELLS, DAYS, STATIC = 3, 40, 4
+START = {"snowfall_correction": 3.0, "baseflow_fraction": -3.0}
+SIZES = {"encoder_units": 6, "code_size": 2, "lstm_units": 5}
+
+
+def lively(dtype):
+    """A small model whose coefficients and capacities differ between cells."""
+    rng = np.random.default_rng(11)
+    model = H2MV(STATIC, **SIZES, dtype=dtype)
+    for weight in model.trainable_variables:
+        weight.assign(START.get(weight.name, 0) + rng.normal(0, 0.5, weight.shape))
+    model.capacity_layer.bias.assign([40 - CAPACITY_OFFSET])  # about 40 mm
+    model.set_normalization(
+        Normalization(
+            forcing_mean=np.array([60.0, 3.0, 274.0]),
+            forcing_std=np.array([60.0, 6.0, 8.0]),
+            static_mean=rng.normal(size=STATIC),
+            static_std=rng.uniform(1, 2, STATIC),
+        )
+    )
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively("float64")
+
+
+@pytest.fixture(scope="module")
+def inputs(weather):
+    rng = np.random.default_rng(12)
+    return {
+        "forcing": tf.constant(weather(rng, CELLS, DAYS)),
+        "static": tf.constant(rng.normal(size=(CELLS, STATIC))),
+    }
+
+
+@pytest.fixture(scope="module")
+def outputs(model, inputs):
+    return model(inputs)
+
+
+@pytest.fixture(scope="module")
+def spun_up(model, inputs):
+    return model.spin_up(inputs["forcing"], inputs["static"])
+
+
+def assert_same(actual, expected, tolerance=1e-12):
+    """Both hold the same names and, on the scale of each, the same numbers."""
+    assert list(actual) == list(expected)
+    for name in expected:
+        if name != "water_balance_residual":  # which is rounding alone
+            scale = np.abs(expected[name]).max()
+            assert_allclose(
+                actual[name],
+                expected[name],
+                rtol=tolerance,
+                atol=tolerance * scale,
+                err_msg=name,
+            )
+
+
+# Outputs
+
+
+def test_every_variable_of_the_registry_is_returned_by_its_name(outputs):
+    assert tuple(outputs) == variables.OUTPUTS
+
+
+def test_what_changes_daily_has_a_value_for_each_cell_and_day(outputs):
+    for name in (*variables.DAILY_OUTPUTS, "tws_anomaly"):
+        assert outputs[name].shape == (CELLS, DAYS), name
+
+
+def test_parameters_have_a_value_for_each_cell_and_constants_have_one(outputs):
+    assert all(outputs[n].shape == (CELLS,) for n in variables.names("parameter"))
+    assert all(outputs[n].shape == () for n in variables.names("constant"))
+
+
+def test_outputs_lie_within_the_bounds_of_the_registry(outputs):
+    for name, value in outputs.items():
+        least, most = variables.VARIABLES[name].bounds
+        assert least is None or (value.numpy() >= least).all(), name
+        assert most is None or (value.numpy() <= most + 1e-12).all(), name
+
+
+def test_the_weather_of_these_tests_takes_every_branch(outputs):
+    for name in ("snowfall", "rainfall", "snowmelt", "interception_evaporation"):
+        assert (outputs[name].numpy() == 0).any(), name
+        assert (outputs[name].numpy() > 0).any(), name
+    full = outputs["soil_recharge_fraction"] < outputs["soil_recharge_coefficient"]
+    assert full.numpy().any()
+    assert not full.numpy().all()
+
+
+def test_some_outputs_are_the_same_as_among_all(model, inputs, outputs):
+    names = ("tws_anomaly", "baseflow_fraction", "runoff", "soil_water_capacity")
+    some = model(inputs, outputs=names)
+    assert tuple(some) == names
+    assert_same(some, {name: outputs[name] for name in names})
+
+
+def test_the_storage_anomaly_is_centred_on_its_series(outputs):
+    tws, anomaly = outputs["tws"].numpy(), outputs["tws_anomaly"].numpy()
+    assert_allclose(anomaly.mean(axis=1), 0, atol=1e-12)
+    assert_allclose(anomaly, tws - tws.mean(axis=1, keepdims=True), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_outputs_have_the_dtype_of_the_model(dtype, inputs):
+    values = lively(dtype)(inputs)
+    assert all(value.dtype == dtype for value in values.values())
+
+
+# Balance
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_water_balance_of_every_day_closes(dtype, inputs):
+    values = lively(dtype)(inputs)
+    stored = values["tws"].numpy().max() + values["corrected_precipitation"].numpy()
+    tolerance = 10 * np.finfo(dtype).eps * stored
+    assert (np.abs(values["water_balance_residual"]) <= tolerance).all()
+
+
+def test_the_water_balance_of_the_series_closes(model, inputs, outputs, spun_up):
+    def total(name):
+        return outputs[name].numpy().sum(axis=1)
+
+    lost = total("evapotranspiration") + total("runoff")
+    gained = outputs["tws"][:, -1] - tf.concat(spun_up.water, 1).numpy().sum(axis=1)
+    fallen = total("corrected_precipitation")
+    assert_allclose(fallen - lost, gained, rtol=1e-10, atol=1e-10 * fallen.max())
+
+
+# Time
+
+
+def test_two_halves_one_after_the_other_are_one_run(model, inputs, outputs, spun_up):
+    forcing, static = inputs["forcing"], inputs["static"]
+    first, state = model.simulate(forcing[:, :15], static, spun_up)
+    second, end = model.simulate(forcing[:, 15:], static, state)
+    for name in variables.DAILY_OUTPUTS:
+        joined = tf.concat([first[name], second[name]], 1)
+        assert_allclose(joined, outputs[name], rtol=1e-12, atol=1e-12, err_msg=name)
+    _, expected = model.simulate(forcing, static, spun_up)
+    assert_same(end._asdict(), expected._asdict())
+
+
+def test_a_call_spins_up_on_its_own_series(model, inputs, outputs, spun_up):
+    values, _ = model.simulate(*inputs.values(), spun_up)
+    assert_same(values, outputs)
+
+
+def test_a_call_spins_up_on_other_days_where_they_are_given(model, inputs, weather):
+    before = tf.constant(weather(np.random.default_rng(1), CELLS, 10))
+    state = model.spin_up(before, inputs["static"])
+    expected, _ = model.simulate(*inputs.values(), state)
+    assert_same(model({**inputs, "spin_up_forcing": before}), expected)
+
+
+def test_spin_up_is_a_run_from_empty_stores(model, inputs, spun_up):
+    _, expected = model.simulate(*inputs.values(), model.empty_state(CELLS))
+    assert_same(spun_up._asdict(), expected._asdict())
+
+
+def test_spin_up_can_go_on_from_a_state(model, inputs, spun_up):
+    forcing, static = inputs["forcing"], inputs["static"]
+    half = model.spin_up(forcing[:, :20], static)
+    whole = model.spin_up(forcing[:, 20:], static, half)
+    assert_same(whole._asdict(), spun_up._asdict())
+
+
+def test_an_empty_state_holds_nothing(model):
+    state = model.empty_state(CELLS)
+    assert isinstance(state, State)
+    assert all(x.shape[0] == CELLS and not x.numpy().any() for x in state)
+
+
+def test_the_spun_up_state_carries_no_gradient(model, inputs):
+    with tf.GradientTape() as tape:
+        tape.watch(inputs["forcing"])
+        state = model.spin_up(inputs["forcing"], inputs["static"])
+        result = sum(map(tf.reduce_sum, state))
+    sources = [*model.trainable_variables, inputs["forcing"]]
+    for gradient in tape.gradient(result, sources):
+        assert gradient is None or not gradient.numpy().any()
+
+
+def test_the_gradient_of_a_call_is_that_of_the_days_after_the_spin_up(
+    model, inputs, spun_up
+):
+    def gradients(run):
+        with tf.GradientTape() as tape:
+            values = run()
+            result = tf.reduce_sum(values["tws"]) + tf.reduce_sum(values["runoff"])
+        weights = model.trainable_variables
+        found = tape.gradient(result, weights, unconnected_gradients="zero")
+        return {w.path: g for w, g in zip(weights, found, strict=True)}
+
+    called = gradients(lambda: model(inputs))
+    expected = gradients(lambda: model.simulate(*inputs.values(), spun_up)[0])
+    assert all(np.any(gradient) for gradient in expected.values())
+    assert_same(called, expected, tolerance=1e-10)
+
+
+def test_every_output_has_finite_gradients(model, inputs):
+    weights = model.trainable_variables
+    with tf.GradientTape() as tape:
+        result = sum(map(tf.reduce_sum, model(inputs).values()))
+    for weight, gradient in zip(weights, tape.gradient(result, weights), strict=True):
+        assert np.isfinite(gradient).all(), weight.path
+
+
+# Cells
+
+
+@pytest.mark.parametrize("name", ["forcing", "static"])
+def test_cells_do_not_influence_each_other(name, model, inputs, outputs):
+    changed = inputs[name].numpy()
+    changed[1] *= 1.02
+    values = model({**inputs, name: tf.constant(changed)})
+    per_cell = [n for n in outputs if n not in variables.names("constant")]
+    others = [0, 2]
+    assert_same(
+        {n: values[n].numpy()[others] for n in per_cell},
+        {n: outputs[n].numpy()[others] for n in per_cell},
+    )
+    assert np.abs(values["runoff"][1] - outputs["runoff"][1]).numpy().max() > 1e-3
+
+
+def test_a_cell_alone_gives_what_it_gives_in_company(model, inputs, outputs):
+    values = model({name: value[1:2] for name, value in inputs.items()})
+    per_cell = [n for n in outputs if n not in variables.names("constant")]
+    assert_same(
+        {n: values[n][0] for n in per_cell}, {n: outputs[n][1] for n in per_cell}
+    )
+
+
+# Ways to run it
+
+
+def test_a_compiled_graph_of_unknown_sizes_gives_the_same_numbers(
+    model, inputs, outputs
+):
+    signature = {
+        "forcing": tf.TensorSpec((None, None, 3), "float64"),
+        "static": tf.TensorSpec((None, STATIC), "float64"),
+    }
+    run = tf.function(lambda x: model(x), input_signature=[signature])
+    assert_same(run(inputs), outputs)
+    short = {"forcing": inputs["forcing"][:2, :9], "static": inputs["static"][:2]}
+    assert_same(run(short), model(short))
+
+
+def test_xla_gives_the_same_numbers(model, inputs, outputs):
+    run = tf.function(lambda x: model(x), jit_compile=True)
+    assert_same(run(inputs), outputs, tolerance=1e-10)
+
+
+def test_single_precision_follows_double_precision(inputs, outputs):
+    values = lively("float32")(inputs)
+    assert_same(values, outputs, tolerance=1e-4)
+
+
+# Encoder
+
+
+def test_the_rectifier_leaks_a_hundredth():
+    x = tf.constant([-2.0, 0.0, 3.0], "float64")
+    assert_array_equal(leaky_relu(x), [-0.02, 0.0, 3.0])
+
+
+def test_the_encoder_worked_by_hand():
+    model = H2MV(1, encoder_units=2, code_size=1, lstm_units=2, dtype="float64")
+    model.hidden_layer.kernel.assign([[1.0, -1.0]])
+    model.hidden_layer.bias.assign([0.0, 1.0])
+    model.code_layer.kernel.assign([[2.0], [100.0]])
+    model.code_layer.bias.assign([0.5])
+    model.capacity_layer.kernel.assign([[10.0]])
+    model.capacity_layer.bias.assign([-200.0])
+    model.set_normalization(Normalization(np.zeros(3), np.ones(3), [4.0], [2.0]))
+    # (10 - 4) / 2 = 3 -> 3 and -2, which leaks -0.02 -> 6 - 2 + 0.5 = 4.5
+    code, capacity = model.encode([[10.0]])
+    assert_allclose(code, [[4.5]], rtol=1e-12)
+    # softplus(45 - 200 + 100) + 1
+    assert_allclose(capacity, [[1.0]], rtol=1e-12)
+    # (4 - 4) / 2 = 0 -> 0 and 1 -> 100.5; softplus(1005 - 200 + 100) + 1
+    code, capacity = model.encode([[4.0]])
+    assert_allclose(code, [[100.5]], rtol=1e-12)
+    assert_allclose(capacity, [[906.0]], rtol=1e-12)
+
+
+def test_a_new_model_starts_with_soils_of_about_a_hundred_millimetres(rng):
+    model = H2MV(STATIC)
+    _, capacity = model.encode(rng.normal(size=(20, STATIC)))
+    assert_allclose(capacity, 101, atol=20)
+
+
+def test_a_soil_holds_a_millimetre_at_least(model, inputs):
+    starved = H2MV.from_config(model.get_config())
+    starved.capacity_layer.bias.assign([-1e4])
+    values = starved(inputs)
+    assert_array_equal(values["soil_water_capacity"], 1.0)
+    assert all(np.isfinite(value).all() for value in values.values())
+
+
+# Save and load
+
+
+def test_a_saved_model_gives_the_same_numbers(model, inputs, outputs, tmp_path):
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    assert isinstance(loaded, H2MV)
+    assert loaded.compute_dtype == "float64"
+    assert_same(loaded(inputs), outputs)
+
+
+def test_saved_weights_bring_their_normalisation(model, inputs, outputs, tmp_path):
+    path = tmp_path / "model.weights.h5"
+    model.save_weights(path)
+    other = H2MV(STATIC, **SIZES, dtype="float64")
+    other.load_weights(path)
+    assert_array_equal(other.static_mean, model.static_mean)
+    assert_array_equal(other.cell.forcing_std, model.cell.forcing_std)
+    assert_same(other(inputs), outputs)
+
+
+def test_normalisation_is_not_trained(model):
+    trained = {weight.path for weight in model.trainable_variables}
+    assert not any("mean" in path or "std" in path for path in trained)
+    assert len(model.non_trainable_variables) == 4
+    assert len(trained) == 13
+
+
+def test_the_configuration_makes_the_model_again(model):
+    again = H2MV.from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+    shapes = [weight.shape for weight in model.weights]
+    assert [weight.shape for weight in again.weights] == shapes
+
+
+def test_the_default_sizes_are_the_published_ones():
+    model = H2MV(30)
+    assert model.hidden_layer.kernel.shape == (30, 150)
+    assert model.code_layer.kernel.shape == (150, 12)
+    assert model.cell.kernel.shape == (3 + 12 + 4, 4 * 100)
+    assert model.cell.recurrent_kernel.shape == (100, 4 * 100)
+    assert model.cell.coefficient_kernel.shape == (100, 7)
+
+
+@pytest.mark.parametrize("size", [0, -3])
+@pytest.mark.parametrize(
+    "name", ["static_size", "encoder_units", "code_size", "lstm_units"]
+)
+def test_a_size_below_one_is_refused(name, size):
+    with pytest.raises(ValueError, match=rf"{name} of at least 1; found {size}"):
+        H2MV(**{"static_size": STATIC, **SIZES, name: size})

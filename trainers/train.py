@@ -1,0 +1,127 @@
+"""Trains H2MV: python trainers/train.py.
+
+Without arguments it makes a small synthetic world, once, and trains on that. On
+your own store: python trainers/train.py --data STORE
+"""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
+
+from h2mv_tf import config, console  # noqa: E402
+from h2mv_tf.errors import UserError  # noqa: E402
+from h2mv_tf.run_folder import RunFolder  # noqa: E402
+
+CONFIGS = ROOT / "trainers" / "configs"
+RUNS = Path("runs")
+
+
+@click.command(context_settings={"max_content_width": 88})
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="YAML file. By default configs/demo.yaml, and with --data configs/h2mv.yaml.",
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Store to train on.")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    help="Run folder to make. By default runs/ and the time.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Any field, as training.learning_rate=0.005; may be repeated.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run folder of --run-dir, or else the newest in runs/.",
+)
+def main(
+    config_file: Path | None,
+    data: Path | None,
+    run_dir: Path | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+) -> None:
+    """Trains the hybrid model and evaluates it on the test cells."""
+    with console.command():
+        from h2mv_tf import quiet
+
+        quiet.import_tensorflow()
+        from h2mv_tf import training
+        from h2mv_tf.progress import ProgressBar
+
+        if resume:
+            run = RunFolder(run_dir or _newest_run())
+            settings = run.resumed_config(overrides)
+        else:
+            run = RunFolder(run_dir or RUNS / f"{datetime.now():%Y-%m-%dT%H-%M-%S}")
+            settings = _settings(config_file, data, overrides)
+            run.refuse_existing()
+            _make_synthetic_world(settings)
+        training.fit(settings, run, resume=resume, callbacks=[ProgressBar()])
+        _print_results(run)
+
+
+def _settings(config_file: Path | None, data: Path | None, overrides) -> config.Config:
+    if config_file is None:
+        config_file = CONFIGS / ("h2mv.yaml" if data else "demo.yaml")
+    if data:
+        overrides = (*overrides, f"data.store={data}")
+    settings = config.load(config_file, overrides)
+    console.console.print(f"Configuration: {config_file}")
+    # A store that is named has to be there.
+    return settings.model_copy(update={"synthetic": None}) if data else settings
+
+
+def _newest_run() -> Path:
+    runs = [file.parent for file in RUNS.glob("*/config.yaml")]
+    if not runs:
+        raise UserError(f"There is no run folder in '{RUNS}' to resume.")
+    return max(runs, key=lambda run: run.stat().st_mtime)
+
+
+def _make_synthetic_world(settings: config.Config) -> None:
+    store = settings.data.store
+    if settings.synthetic is None or store.exists():
+        return
+    from h2mv_tf.data.synthetic import synthesize
+
+    console.console.print(f"Making a synthetic world: {store}")
+    synthesize(store, **settings.synthetic.model_dump())
+
+
+def _print_results(run: RunFolder) -> None:
+    metrics = run.load_json(run.metrics_file)
+    untrained, test = metrics["untrained"], metrics["test"]
+    rows = [
+        (name, f"{untrained['terms'][name]:.3f}", f"{term:.3f}", f"{cells}")
+        if (cells := test["cells"][name])
+        else (name, "not observed", "not observed", "0")
+        for name, term in test["terms"].items()
+    ]
+    rows.append(("loss", f"{untrained['loss']:.3f}", f"{test['loss']:.3f}", ""))
+    console.table(
+        "Test cells: mean squared error of standardised values",
+        ("constraint", "untrained", "trained", "cells"),
+        rows,
+    )
+    console.console.print(
+        f"Largest water balance residual: {test['residual']:.1e} mm d-1\n"
+        f"Best epoch: {metrics['best_epoch']}\n"
+        f"Run folder: {run.path}"
+    )
+
+
+if __name__ == "__main__":
+    main()
