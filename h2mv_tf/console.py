@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from h2mv_tf.errors import UserError
 
 MISTAKE, INTERRUPTED = 2, 130  # exit statuses
+WIDEST = 160  # columns of a table
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -57,8 +59,9 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> 
     """Prints a table: the first column to the left, the others to the right."""
     shown = Table(box=box.SIMPLE_HEAD)
     for n, column in enumerate(columns):
-        shown.add_column(column, justify="right" if n else "left", no_wrap=True)
+        shown.add_column(column, justify="right" if n else "left")
     for row in rows:
-        shown.add_row(*row)
-    console.print(f"\n{title}")
-    console.print(shown, soft_wrap=False)
+        shown.add_row(*map(escape, row))
+    console.print(f"\n{title}", markup=False)
+    # Wider than a narrow screen, rather than with its words cut off.
+    console.print(shown, width=WIDEST, crop=False, soft_wrap=False)

@@ -42,7 +42,7 @@ class Evaluation(NamedTuple):
 
     loss: float  # sum of the terms
     terms: dict[str, float]  # mean over cells of each constraint
-    cells: dict[str, int]  # cells with an observation
+    windows: dict[str, int]  # those with an observation
     residual: float  # largest water balance residual [mm d-1]
 
 
@@ -437,9 +437,12 @@ def _logged_to(file: Path):
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     package = logging.getLogger(__package__)
+    level = package.level
     package.addHandler(handler)
+    package.setLevel(logging.INFO)
     try:
         yield
     finally:
+        package.setLevel(level)
         package.removeHandler(handler)
         handler.close()

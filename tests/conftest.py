@@ -1,6 +1,7 @@
 """What every test shares: a quiet TensorFlow, seeds, weather and the reference."""
 
 import os
+from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # has to stand before TensorFlow's import
 
@@ -8,6 +9,8 @@ import hypothesis
 import numpy as np
 import pytest
 from reference import WATER_CYCLE, Reference
+
+from h2mv_tf.data.synthetic import synthesize
 
 # The same examples on every run; no deadline, as no test asserts a time.
 hypothesis.settings.register_profile(
@@ -40,3 +43,17 @@ def weather():
         return np.stack([net_radiation, precipitation, air_temperature], axis=2)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def configs():
+    """The folder of the shipped configurations."""
+    return Path(__file__).parents[1] / "trainers" / "configs"
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A synthetic world of some forty cells and two years."""
+    path = tmp_path_factory.mktemp("world") / "world.zarr"
+    synthesize(path, rows=9, columns=14, years=2, seed=3)
+    return path

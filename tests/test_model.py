@@ -228,7 +228,7 @@ def test_every_output_has_finite_gradients(model, inputs):
 @pytest.mark.parametrize("name", ["forcing", "static"])
 def test_cells_do_not_influence_each_other(name, model, inputs, outputs):
     changed = inputs[name].numpy()
-    changed[1] *= 1.02
+    changed[1] = changed[0]
     values = model({**inputs, name: tf.constant(changed)})
     per_cell = [n for n in outputs if n not in variables.names("constant")]
     others = [0, 2]
@@ -236,7 +236,7 @@ def test_cells_do_not_influence_each_other(name, model, inputs, outputs):
         {n: values[n].numpy()[others] for n in per_cell},
         {n: outputs[n].numpy()[others] for n in per_cell},
     )
-    assert np.abs(values["runoff"][1] - outputs["runoff"][1]).numpy().max() > 1e-3
+    assert np.abs(values["runoff"][1] - outputs["runoff"][1]).max() > 1e-3
 
 
 def test_a_cell_alone_gives_what_it_gives_in_company(model, inputs, outputs):

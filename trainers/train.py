@@ -62,6 +62,7 @@ def main(
         from h2mv_tf.progress import ProgressBar
 
         if resume:
+            _refuse_with_resume(config=config_file, data=data)
             run = RunFolder(run_dir or _newest_run())
             settings = run.resumed_config(overrides)
         else:
@@ -82,6 +83,15 @@ def _settings(config_file: Path | None, data: Path | None, overrides) -> config.
     console.console.print(f"Configuration: {config_file}")
     # A store that is named has to be there.
     return settings.model_copy(update={"synthetic": None}) if data else settings
+
+
+def _refuse_with_resume(**options: Path | None) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(
+                f"--resume goes on with the run's own configuration and data; drop "
+                f"--{name}."
+            )
 
 
 def _newest_run() -> Path:
@@ -105,15 +115,15 @@ def _print_results(run: RunFolder) -> None:
     metrics = run.load_json(run.metrics_file)
     untrained, test = metrics["untrained"], metrics["test"]
     rows = [
-        (name, f"{untrained['terms'][name]:.3f}", f"{term:.3f}", f"{cells}")
-        if (cells := test["cells"][name])
+        (name, f"{untrained['terms'][name]:.3g}", f"{term:.3g}", f"{windows}")
+        if (windows := test["windows"][name])
         else (name, "not observed", "not observed", "0")
         for name, term in test["terms"].items()
     ]
-    rows.append(("loss", f"{untrained['loss']:.3f}", f"{test['loss']:.3f}", ""))
+    rows.append(("loss", f"{untrained['loss']:.3g}", f"{test['loss']:.3g}", ""))
     console.table(
         "Test cells: mean squared error of standardised values",
-        ("constraint", "untrained", "trained", "cells"),
+        ("constraint", "untrained", "trained", "windows"),
         rows,
     )
     console.console.print(

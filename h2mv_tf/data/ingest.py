@@ -7,9 +7,8 @@ to the units of the registry and writes a store:
     report = ingest("era5.nc", "era5.zarr", mapping={"rn": "ssr+str"})
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ import pint
 import xarray as xr
 from cf_xarray.units import units
 
+from h2mv_tf import __version__
 from h2mv_tf.data.store import DAY, MASK, STATIC, write_store
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES, Variable, find
@@ -53,6 +53,7 @@ COORDINATES = {
     "lat": {"standard_name": "latitude", "units": "degrees_north"},
     "lon": {"standard_name": "longitude", "units": "degrees_east"},
 }
+SERIES = (*FORCING, *CONSTRAINTS)
 PREC = VARIABLES["precipitation"].group
 ROUNDING = 0.1  # mm d-1; precipitation that is negative by less than this is none
 
@@ -64,6 +65,9 @@ for _per_area, _depth in (
     WATER.add_transformation(
         _per_area, _depth, lambda _, amount: amount / units("1000 kg m-3")
     )
+
+Notes = tuple[str, ...]
+Chosen = Mapping[str, tuple[str, ...]]  # variables of the data set, by name or `mask`
 
 
 class Row(NamedTuple):
@@ -85,7 +89,7 @@ class Report(NamedTuple):
     rows: tuple[Row, ...]
     cells: int  # of land
     period: tuple[pd.Timestamp, pd.Timestamp]
-    notes: tuple[str, ...]
+    notes: Notes
 
 
 def ingest(
@@ -124,8 +128,7 @@ def ingest(
             raise UserError(f"Source '{source}': {error}") from error
         attributes = _attributes(dataset, source)
     write_store(to, fields, attributes=attributes, zarr_format=zarr_format)
-    land, time = fields[MASK] == 1, fields[PREC].indexes["time"]
-    return Report(_rows(fields, land), int(land.sum()), (time[0], time[-1]), notes)
+    return _report(fields, notes)
 
 
 def _opened(source: Path) -> xr.Dataset:
@@ -148,9 +151,9 @@ def _opened(source: Path) -> xr.Dataset:
 
 def _fields(
     dataset: xr.Dataset, mapping: Mapping[str, str]
-) -> tuple[dict[str, xr.DataArray], tuple[str, ...]]:
+) -> tuple[dict[str, xr.DataArray], Notes]:
     """The array of each group of the store, and notes on what was changed."""
-    chosen = _chosen(mapping, dataset)
+    chosen = _chosen(dataset, mapping)
     dataset = _on_days(_on_cells(dataset))
     fields = {
         variable.group: _converted(dataset, sources, variable)
@@ -160,31 +163,28 @@ def _fields(
     forcing = {name: fields[VARIABLES[name].group] for name in FORCING}
 
     masks = _masks(dataset, chosen)
-    land, left_out = _forced_land(dataset, masks, forcing)
-    notes += left_out
-    for name, field in forcing.items():
-        _refuse_gaps(field, land, VARIABLES[name])
-        _refuse_out_of_bounds(field, land, VARIABLES[name])
-
     static = _static(dataset, masks)
+    land, left_out = _land(dataset, masks, forcing, static)
+    for name, field in forcing.items():
+        _refuse_unusable(field, land, VARIABLES[name])
+    notes += left_out
     if static is None:
         static = _climate(forcing)
-        notes += (
-            "no static input found: derived " + ", ".join(static["variable"].values),
-        )
-    land, left_out = _complete_land(land, static)
-    return fields | {STATIC: static, MASK: _mask(land, masks)}, notes + left_out
+        derived = ", ".join(static["variable"].values)
+        notes += (f"no static input found; derived {derived}",)
+    return fields | {STATIC: static, MASK: land}, notes
 
 
-def _chosen(
-    mapping: Mapping[str, str], dataset: xr.Dataset
-) -> dict[str, tuple[str, ...]]:
-    """The variables that the user names, by the registry's name or `mask`."""
+# What the data set holds: cells, days, variables
+
+
+def _chosen(dataset: xr.Dataset, mapping: Mapping[str, str]) -> Chosen:
+    """The variables that the user names."""
     chosen = {}
     for key, value in mapping.items():
-        variable = find(key, (*FORCING, *CONSTRAINTS))
+        variable = find(key, SERIES)
         if variable is None and key != MASK:
-            groups = [VARIABLES[name].group for name in (*FORCING, *CONSTRAINTS)]
+            groups = [VARIABLES[name].group for name in SERIES]
             raise UserError(
                 f"--map {key}={value} names no variable of the store. Expected one of "
                 f"{', '.join([*groups, MASK])}."
@@ -202,71 +202,68 @@ def _chosen(
 
 def _on_cells(dataset: xr.Dataset) -> xr.Dataset:
     """The data set with the dims time, lat and lon, or time and cell."""
-    axes = {}
-    for name, attributes in COORDINATES.items():
-        long = attributes["standard_name"]
-        known = (name, long, *dataset.cf.standard_names.get(long, ()))
-        found = [key for key in known if key in dataset.variables]
-        if not found:
-            raise UserError(
-                f"there is no coordinate {long}. Found: "
-                f"{', '.join(map(str, dataset.variables))}."
-            )
-        axes[name] = dataset[found[0]]
+    axes = {name: _axis(dataset, name) for name in COORDINATES}
     dims = [axis.dims for axis in axes.values()]
     if any(len(dim) != 1 for dim in dims) or dims[0] in dims[1:]:
+        found = [f"{axis.name}({', '.join(axis.dims)})" for axis in axes.values()]
         raise UserError(
-            "the layout is unknown: "
-            + ", ".join(f"{axis.name}{axis.dims}" for axis in axes.values())
-            + ". Expected lat(lat), lon(lon) or, for sites, lat(site), lon(site)."
+            f"the layout is unknown: {', '.join(found)}. Expected time(time) and "
+            "lat(lat), lon(lon) or, for sites, lat(site), lon(site)."
         )
     time, lat, lon = (dim[0] for dim in dims)
     renamed = {time: "time"}
     renamed |= {lat: "cell"} if lat == lon else {lat: "lat", lon: "lon"}
 
     dataset = dataset.drop_vars([axis.name for axis in axes.values()])
-    names = _names_of_sites(dataset, lat) if lat == lon else None
-    dataset = dataset.drop_vars(set(dataset.indexes)).reset_coords()
+    names = _names_of_sites(dataset, lat) if lat == lon else {}
+    dataset = dataset.drop_vars(dataset.indexes).reset_coords()
     dataset = dataset.rename_dims({k: v for k, v in renamed.items() if k != v})
-    for name, axis in axes.items():
-        values = axis.to_index() if name == "time" else axis.values
-        dataset = dataset.assign_coords(
-            {name: (renamed[axis.dims[0]], values, COORDINATES[name])}
-        )
-    if names is not None:
-        dataset = dataset.assign_coords(name=("cell", names, {"long_name": "name"}))
-    return dataset
+    return dataset.assign_coords(names).assign_coords(
+        {
+            name: (renamed[axis.dims[0]], axis.to_index(), COORDINATES[name])
+            for name, axis in axes.items()
+        }
+    )
 
 
-def _names_of_sites(dataset: xr.Dataset, dim: str) -> np.ndarray | None:
-    """The first text that each site has."""
+def _axis(dataset: xr.Dataset, name: str) -> xr.DataArray:
+    standard_name = COORDINATES[name]["standard_name"]
+    others = dataset.cf.standard_names.get(standard_name, ())
+    for key in (name, standard_name, *others):
+        if key in dataset.variables:
+            return dataset[key]
+    raise UserError(
+        f"there is no coordinate {standard_name}. Found: "
+        f"{', '.join(map(str, dataset.variables))}."
+    )
+
+
+def _names_of_sites(dataset: xr.Dataset, dim: str) -> dict[str, tuple]:
+    """The first text that each site has, as the coordinate `name`."""
     for variable in dataset.variables.values():
         if variable.dims == (dim,) and variable.dtype.kind in "OSUT":
-            return np.array(
-                [
-                    v.decode() if isinstance(v, bytes) else str(v)
-                    for v in variable.values
-                ]
-            )
-    return None
+            texts = [
+                text.decode() if isinstance(text, bytes) else str(text)
+                for text in variable.values
+            ]
+            return {"name": ("cell", texts, {"long_name": "name of the site"})}
+    return {}
 
 
 def _on_days(dataset: xr.Dataset) -> xr.Dataset:
     """The data set sorted by day, its time stamps at midnight."""
     time = dataset.indexes["time"]
     if not isinstance(time, pd.DatetimeIndex):
-        found = getattr(time, "calendar", None)
-        found = f"time has calendar '{found}'" if found else "time has no dates"
+        calendar = getattr(time, "calendar", "without dates")
         raise UserError(
-            f"{found}. Expected the standard calendar; convert it with xarray's "
-            "convert_calendar."
+            f"time has the calendar '{calendar}'. Expected 'standard': convert it with "
+            "xarray's convert_calendar."
         )
     dataset = dataset.sortby("time")
     time = dataset.indexes["time"]
-    days = time.normalize()
-    wrong = np.flatnonzero(np.diff(days) != DAY)
-    if len(days) < 2 or wrong.size:
-        found = f"{len(days)} time step"
+    wrong = np.flatnonzero(np.diff(time.normalize()) != DAY)
+    if len(time) < 2 or wrong.size:
+        found = f"{len(time)} time step"
         if wrong.size:
             before, after = time[wrong[0]], time[wrong[0] + 1]
             found = f"{before:%Y-%m-%d %H:%M} followed by {after:%Y-%m-%d %H:%M}, "
@@ -275,80 +272,77 @@ def _on_days(dataset: xr.Dataset) -> xr.Dataset:
             f"time has to be daily without gaps; found {found}. Average it to days, "
             "or fill the gaps."
         )
-    return dataset.assign_coords(time=("time", days, COORDINATES["time"]))
+    return dataset.assign_coords(time=("time", time.normalize(), COORDINATES["time"]))
 
 
-def _sources(
-    dataset: xr.Dataset, chosen: Mapping[str, tuple[str, ...]]
-) -> dict[Variable, tuple[str, ...]]:
+def _sources(dataset: xr.Dataset, chosen: Chosen) -> dict[Variable, tuple[str, ...]]:
     """The variables of the data set that add up to each one of the store."""
+    along_time = [n for n, data in dataset.data_vars.items() if "time" in data.dims]
+    series = dataset[along_time]
     found = {}
-    for variable in map(VARIABLES.get, (*FORCING, *CONSTRAINTS)):
+    for variable in (VARIABLES[name] for name in SERIES):
         sources = chosen.get(variable.name)
         if sources is None:
-            sources = _by_name(dataset, variable) or _by_standard_name(
-                dataset, variable
-            )
+            sources = _by_name(series, variable) or _by_standard_name(series, variable)
         if sources:
             found[variable] = sources
         elif variable.name in FORCING:
             raise UserError(
                 f"there is no {variable.label}. Looked for the names "
                 f"{', '.join(_names(variable))} and the standard names "
-                f"{', '.join(_standard_names(variable))}. Found: "
-                f"{', '.join(_series(dataset)) or 'nothing along time'}. Name it with "
+                f"{', '.join(_standard_names(variable))}; found along time: "
+                f"{', '.join(along_time) or 'nothing'}. Name it with "
                 f"--map {variable.group}=VARIABLE."
             )
     return found
 
 
-def _by_name(dataset: xr.Dataset, variable: Variable) -> tuple[str, ...]:
+def _by_name(series: xr.Dataset, variable: Variable) -> tuple[str, ...]:
     for names in _names(variable):
-        parts = tuple(names.split("+"))
-        if set(parts) <= set(_series(dataset)):
-            return parts
+        if all(name in series for name in names.split("+")):
+            return tuple(names.split("+"))
     return ()
 
 
-def _by_standard_name(dataset: xr.Dataset, variable: Variable) -> tuple[str, ...]:
-    """Like `_by_name`; of several the one that is the mean of the day."""
-    series = _series(dataset)
+def _by_standard_name(series: xr.Dataset, variable: Variable) -> tuple[str, ...]:
     for standard_names in _standard_names(variable):
-        sources = []
-        for standard_name in standard_names.split("+"):
-            same = dataset.cf.standard_names.get(standard_name, ())
-            same = [name for name in same if name in series]
-            means = [
-                name
-                for name in same
-                if "time: mean" in dataset[name].attrs.get("cell_methods", "")
-            ]
-            sources.append(means if len(same) > 1 and means else same)
-        if all(len(names) == 1 for names in sources):
-            return tuple(name for names in sources for name in names)
-        if all(sources):
-            several = " and ".join(", ".join(n) for n in sources if len(n) > 1)
-            hint = f"--map {variable.group}=" + "+".join(n[0] for n in sources)
+        terms = [
+            _with_standard_name(series, name) for name in standard_names.split("+")
+        ]
+        if all(len(names) == 1 for names in terms):
+            return tuple(name for names in terms for name in names)
+        if all(terms):
+            several = " and ".join(", ".join(n) for n in terms if len(n) > 1)
+            hint = "+".join(names[0] for names in terms)
             raise UserError(
                 f"{variable.label} could be any of {several}, by their standard name. "
-                f"Choose one, as in {hint}."
+                f"Choose, as in --map {variable.group}={hint}."
             )
     return ()
 
 
-def _series(dataset: xr.Dataset) -> list[str]:
-    return [str(n) for n, data in dataset.data_vars.items() if "time" in data.dims]
+def _with_standard_name(series: xr.Dataset, standard_name: str) -> list[str]:
+    """Of several variables with a standard name the daily means, if there are any."""
+    names = series.cf.standard_names.get(standard_name, ())
+    names = [name for name in names if name in series.data_vars]
+    means = [
+        n for n in names if "time: mean" in series[n].attrs.get("cell_methods", "")
+    ]
+    return means or names
 
 
 def _names(variable: Variable) -> list[str]:
     own = (variable.name, variable.group, variable.cmip, variable.published)
     other = OTHER_NAMES.get(variable.name, ())
-    return list(dict.fromkeys(filter(None, (*own, *other))))
+    return list(dict.fromkeys(name for name in (*own, *other) if name))
 
 
 def _standard_names(variable: Variable) -> list[str]:
     other = OTHER_STANDARD_NAMES.get(variable.name, ())
-    return list(filter(None, (variable.standard_name, *other)))
+    return [name for name in (variable.standard_name, *other) if name]
+
+
+# What the store takes of it
 
 
 def _converted(
@@ -357,10 +351,10 @@ def _converted(
     """The sum of the sources in native units, NaN where it is missing."""
     total = sum(_in_native_units(dataset, name, variable) for name in sources)
     field = total.where(np.isfinite(total)).astype("float32")
-    of_sources = {dataset[name].attrs["units"]: None for name in sources}
+    found = dict.fromkeys(str(dataset[name].attrs["units"]) for name in sources)
     field.attrs = variable.attributes | {
         "source": "+".join(sources),
-        "source_units": ", ".join(of_sources),
+        "source_units": ", ".join(found),
     }
     return field
 
@@ -368,12 +362,12 @@ def _converted(
 def _in_native_units(
     dataset: xr.Dataset, name: str, variable: Variable
 ) -> xr.DataArray:
-    data = _arranged(dataset, name, ("time", *_space(dataset)))
+    data = _arranged(dataset[name], ("time", *_space(dataset)))
     found = data.attrs.get("units")
     if found is None:
         raise UserError(
             f"'{name}' has no units. Expected {variable.label}, or units that convert "
-            "to it; set its attribute units."
+            "to it: set its attribute units."
         )
     try:
         values = _magnitude(data.values.astype("float64"), found, variable.units)
@@ -381,7 +375,7 @@ def _in_native_units(
         raise UserError(
             f"'{name}' has units '{found}', which do not convert to {variable.label}."
             f"{_daily_sum(found, variable)} Mend its attribute units, or choose "
-            f"another variable with --map {variable.group}=VARIABLE."
+            f"otherwise with --map {variable.group}=VARIABLE."
         ) from error
     return data.copy(data=values)
 
@@ -392,7 +386,7 @@ def _magnitude(values: np.ndarray, found: str, wanted: str) -> np.ndarray:
 
 
 def _daily_sum(found: str, variable: Variable) -> str:
-    """The advice for sums over a day whose units do not tell so."""
+    """Advice for sums over a day whose units do not tell that they are."""
     try:
         _magnitude(np.ones(1), f"{found} d-1", variable.units)
     except Exception:
@@ -404,122 +398,89 @@ def _space(dataset: xr.Dataset) -> tuple[str, ...]:
     return ("cell",) if "cell" in dataset.dims else ("lat", "lon")
 
 
-def _arranged(dataset: xr.Dataset, name: str, dims: tuple[str, ...]) -> xr.DataArray:
-    """A variable with its dims in this order; others have to be of size 1."""
-    data = dataset[name]
-    other = [d for d in data.dims if d not in dims and data.sizes[d] == 1]
+def _arranged(data: xr.DataArray, dims: tuple[str, ...]) -> xr.DataArray:
+    """The array with its dims in this order; others have to be of size 1."""
+    other = [dim for dim in data.dims if dim not in dims and data.sizes[dim] == 1]
     data = data.squeeze(other, drop=True)
     if set(data.dims) != set(dims):
         raise UserError(
-            f"'{name}' has dims {data.dims}. Expected {dims}, in any order."
+            f"'{data.name}' has dims ({', '.join(map(str, data.dims))}). Expected "
+            f"{', '.join(dims)}, in any order."
         )
     return data.transpose(*dims)
 
 
 def _without_rounding(
     precipitation: xr.DataArray,
-) -> tuple[xr.DataArray, tuple[str, ...]]:
+) -> tuple[xr.DataArray, Notes]:
     """Precipitation, zero where packing has left it a little negative."""
     negative = (precipitation < 0) & (precipitation >= -ROUNDING)
     if not negative.any():
         return precipitation, ()
     note = (
-        f"{int(negative.sum())} values of precipitation between "
-        f"{float(precipitation.where(negative).min()):.2g} mm d-1 and 0 set to 0"
+        f"{int(negative.sum())} values of precipitation from "
+        f"{float(precipitation.where(negative).min()):.2g} to 0 mm d-1 set to 0"
     )
     return precipitation.where(~negative, 0), (note,)
 
 
-def _masks(
-    dataset: xr.Dataset, chosen: Mapping[str, tuple[str, ...]]
-) -> tuple[str, ...]:
+def _masks(dataset: xr.Dataset, chosen: Chosen) -> tuple[str, ...]:
     """The land masks of the data set; the first one counts."""
-    of_standard_name = (
-        name
-        for standard_name in LAND_STANDARD_NAMES
-        for name in dataset.cf.standard_names.get(standard_name, ())
-    )
-    known = (*chosen.get(MASK, ()), *LAND_NAMES, *of_standard_name)
-    return tuple(dict.fromkeys(name for name in known if name in dataset.data_vars))
+    named = dataset.cf.standard_names
+    names = [*chosen.get(MASK, ()), *LAND_NAMES]
+    names += [n for standard in LAND_STANDARD_NAMES for n in named.get(standard, ())]
+    return tuple(dict.fromkeys(name for name in names if name in dataset.data_vars))
 
 
-def _forced_land(
-    dataset: xr.Dataset, masks: Sequence[str], forcing: Mapping[str, xr.DataArray]
-) -> tuple[xr.DataArray, tuple[str, ...]]:
-    """The cells of the mask that have forcing, and a note on those that have none."""
-    forced = xr.zeros_like(forcing["precipitation"].isel(time=0, drop=True), bool)
-    for field in forcing.values():
-        forced |= field.notnull().any("time")
-    if not forced.any():
-        raise UserError(f"all forcing is missing in all {forced.size} cells.")
-    if not masks:
-        return forced, ()
-    data = dataset[masks[0]]
-    if "time" in data.dims:
-        dataset = dataset.isel(time=0, drop=True)
-    data = _arranged(dataset, masks[0], forced.dims)
-    percent = data.attrs.get("units") in ("%", "percent")
-    masked = data > (50 if percent else 0.5)
-    land = masked & forced
+def _land(
+    dataset: xr.Dataset,
+    masks: Sequence[str],
+    forcing: Mapping[str, xr.DataArray],
+    static: xr.DataArray | None,
+) -> tuple[xr.DataArray, Notes]:
+    """The cells of the mask that have data, and notes on those that have not."""
+    unforced = [field.isnull().all("time") for field in forcing.values()]
+    lacking = {"forcing": xr.concat(unforced, "variable").all("variable")}
+    if static is not None:
+        names = static["variable"].values
+        lacking |= dict(zip(names, static.isnull(), strict=True))
+    land = xr.ones_like(lacking["forcing"])
+    if masks:
+        mask = dataset[masks[0]]
+        mask = mask.isel(time=0, drop=True) if "time" in mask.dims else mask
+        half = 50 if mask.attrs.get("units") in ("%", "percent") else 0.5
+        land = _arranged(mask, land.dims) > half
+    notes = ()
+    for what, cells in lacking.items():
+        if (land & cells).any():
+            notes += (f"{int((land & cells).sum())} cells left out: they lack {what}",)
+        land = land & ~cells
     if not land.any():
-        raise UserError(
-            f"no cell is land: '{masks[0]}' has {int(masked.sum())} of {land.size} "
-            f"land cells, and {int(forced.sum())} cells have forcing."
-        )
-    without = int((masked & ~forced).sum())
-    note = f"{without} land cells of '{masks[0]}' left out: they have no forcing"
-    return land, (note,) if without else ()
+        reason = "; ".join(notes) or f"'{masks[0]}' is 0 everywhere"
+        raise UserError(f"none of the {land.size} cells is land: {reason}.")
+    attributes = {"long_name": "land mask", "standard_name": "land_binary_mask"}
+    source = masks[0] if masks else "cells with forcing"
+    return land.astype("int8").assign_attrs(attributes, source=source), notes
 
 
-def _complete_land(
-    land: xr.DataArray, static: xr.DataArray
-) -> tuple[xr.DataArray, tuple[str, ...]]:
-    """The land cells that have all static inputs, and a note on the others."""
-    lacks = static.isnull() & land
-    incomplete = lacks.any("variable")
-    if not incomplete.any():
-        return land, ()
-    names = static["variable"].values[lacks.any(land.dims).values]
-    if bool((incomplete | ~land).all()):
-        raise UserError(
-            f"no land cell has all static inputs; missing: {', '.join(names)}. Fill "
-            "them, or take them out of the source."
-        )
-    note = f"{int(incomplete.sum())} land cells left out: they lack {', '.join(names)}"
-    return land & ~incomplete, (note,)
-
-
-def _mask(land: xr.DataArray, masks: Sequence[str]) -> xr.DataArray:
-    return land.astype("int8").assign_attrs(
-        long_name="land mask",
-        standard_name="land_binary_mask",
-        source=masks[0] if masks else "where there is forcing",
-    )
-
-
-def _refuse_gaps(field: xr.DataArray, land: xr.DataArray, variable: Variable) -> None:
-    missing = field.isnull() & land
+def _refuse_unusable(field: xr.DataArray, land: xr.DataArray, variable: Variable):
+    """Forcing has no gaps, and no values that no weather has."""
+    low, high = variable.bounds
+    what = f"{variable.label} ({field.attrs['source']})"
+    missing = field.isnull() & (land == 1)
+    outside = ((field < low) | (field > high)) & (land == 1)
     if missing.any():
         raise UserError(
-            f"{variable.label} ({field.attrs['source']}) is missing at "
-            f"{_first(missing)}, first of {int(missing.sum())} missing values. A cell "
-            "has all forcing on every day, or none on any: fill the gaps, or take the "
-            "cell out of the mask."
+            f"{what} is missing at {_first(missing)}, first of {int(missing.sum())} "
+            "missing values. A cell has all forcing on every day, or none on any: fill "
+            "the gaps, or take the cell out of the mask."
         )
-
-
-def _refuse_out_of_bounds(
-    field: xr.DataArray, land: xr.DataArray, variable: Variable
-) -> None:
-    low, high = variable.bounds
-    outside = ((field < low) | (field > high)) & land
     if outside.any():
         value = field.values[tuple(np.argwhere(outside.values)[0])]
         raise UserError(
-            f"{variable.label} has to lie between {low:g} and {high:g}; "
-            f"{field.attrs['source']} [{field.attrs['source_units']}] gives {value:g} at "
+            f"{what} has to lie between {low:g} and {high:g}; found {value:g} at "
             f"{_first(outside)}, first of {int(outside.sum())} values. Are its units "
-            "right?"
+            f"'{field.attrs['source_units']}' right?"
         )
 
 
@@ -533,93 +494,86 @@ def _first(wrong: xr.DataArray) -> str:
 def _static(dataset: xr.Dataset, masks: Sequence[str]) -> xr.DataArray | None:
     """The numbers that each cell has once, other than masks and identifiers."""
     space = _space(dataset)
-    names = [
-        name
+    found = {
+        str(name): _arranged(data, space).assign_attrs(source=str(name))
         for name, data in dataset.data_vars.items()
         if set(data.dims) == set(space)
         and data.dtype.kind in "fiu"
         and name not in masks
         and "cf_role" not in data.attrs
-    ]
-    if not names:
-        return None
-    arranged = {name: _arranged(dataset, name, space) for name in names}
-    found = [str(data.attrs.get("units", "")) for data in arranged.values()]
-    return _stacked(arranged, found, names)
+    }
+    return _stacked(found) if found else None
 
 
 def _climate(forcing: Mapping[str, xr.DataArray]) -> xr.DataArray:
-    """Position and climate of each cell."""
-    means = {f"mean_{name}": field.mean("time") for name, field in forcing.items()}
-    like = means["mean_precipitation"]
-    inputs = {
-        "latitude": like.lat.broadcast_like(like),
-        "longitude": like.lon.broadcast_like(like),
-    } | means
+    """Position and mean weather of each cell."""
+    means = {
+        f"mean_{name}": field.mean("time", keep_attrs=True).assign_attrs(
+            source=f"mean of {field.attrs['source']}"
+        )
+        for name, field in forcing.items()
+    }
+    cell = means["mean_precipitation"]
     return _stacked(
-        inputs,
-        ["degrees_north", "degrees_east", *(VARIABLES[n].units for n in forcing)],
-        [
-            "lat",
-            "lon",
-            *(f"mean of {field.attrs['source']}" for field in forcing.values()),
-        ],
+        {
+            standard_name: cell[name].broadcast_like(cell).assign_attrs(source=name)
+            for name, standard_name in (("lat", "latitude"), ("lon", "longitude"))
+        }
+        | means
     )
 
 
-def _stacked(
-    inputs: Mapping[str, xr.DataArray], units: list[str], sources: Iterable[str]
-) -> xr.DataArray:
-    """Static inputs as one array (variable, ...)."""
-    arrays = [data.astype("float32").drop_attrs() for data in inputs.values()]
-    stacked = xr.concat(arrays, pd.Index(list(inputs), name="variable"))
-    stacked = stacked.assign_coords(
-        units=("variable", units), source=("variable", list(sources))
+def _stacked(inputs: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    """Static inputs as one array (variable, ...), with the source and units of each."""
+    arrays = [
+        data.where(np.isfinite(data)).astype("float32") for data in inputs.values()
+    ]
+    stacked = xr.concat(arrays, "variable", combine_attrs="drop").assign_coords(
+        variable=list(inputs),
+        source=("variable", [data.attrs["source"] for data in inputs.values()]),
+        units=(
+            "variable",
+            [str(data.attrs.get("units", "")) for data in inputs.values()],
+        ),
     )
-    stacked.attrs = {"long_name": "static inputs"}
-    return stacked
+    return stacked.assign_attrs(long_name="static inputs")
 
 
-def _rows(fields: Mapping[str, xr.DataArray], land: xr.DataArray) -> tuple[Row, ...]:
+def _report(fields: Mapping[str, xr.DataArray], notes: Notes) -> Report:
+    land = fields[MASK].values == 1
     rows = []
     for group, field in fields.items():
         if group == STATIC:
-            rows += [
-                _row(STATIC, of["variable"].item(), of, of.coords, land) for of in field
-            ]
+            rows += [_row(STATIC, of["variable"].item(), of, land) for of in field]
         elif group != MASK:
-            rows.append(_row(group, find(group).name, field, field.attrs, land))
-    return tuple(rows)
+            rows.append(_row(group, find(group, SERIES).name, field, land))
+    time = fields[PREC].indexes["time"]
+    return Report(tuple(rows), int(land.sum()), (time[0], time[-1]), notes)
 
 
-def _row(
-    group: str, name: str, field: xr.DataArray, about: Mapping, land: xr.DataArray
-) -> Row:
-    of_land = field.where(land)
-    values = int(land.sum()) * field.size // land.size
+def _row(group: str, name: str, field: xr.DataArray, land: np.ndarray) -> Row:
+    values = field.values[..., land].ravel()
+    about = {key: of.item() for key, of in field.coords.items() if not of.dims}
+    about |= field.attrs
     return Row(
         group=group,
         name=name,
-        source=str(np.asarray(about["source"])),
-        source_units=str(np.asarray(about.get("source_units", about["units"]))),
-        units=str(np.asarray(about["units"])),
-        minimum=float(of_land.min()),
-        maximum=float(of_land.max()),
-        missing=1 - int(of_land.count()) / values,
+        source=about["source"],
+        source_units=about.get("source_units", about["units"]),
+        units=about["units"],
+        minimum=float(np.fmin.reduce(values)),
+        maximum=float(np.fmax.reduce(values)),
+        missing=float(np.isnan(values).mean()),
     )
 
 
 def _attributes(dataset: xr.Dataset, source: Path) -> dict[str, str]:
     """Where the store came from."""
-    try:
-        version = metadata.version("h2mv_tf")
-    except metadata.PackageNotFoundError:
-        version = "(not installed)"
-    history = f"{datetime.now(UTC):%FT%TZ} h2mv_tf {version}: ingest {source.name}"
+    lines = [f"{datetime.now(UTC):%FT%TZ} h2mv_tf {__version__}: ingest {source.name}"]
     if "history" in dataset.attrs:
-        history += f"\n{dataset.attrs['history']}"
+        lines.append(str(dataset.attrs["history"]))
     return {
         "title": str(dataset.attrs.get("title", source.stem)),
         "source": source.name,
-        "history": history,
+        "history": "\n".join(lines),
     }

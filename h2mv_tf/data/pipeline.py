@@ -6,6 +6,7 @@ of tensors of one static shape, so that nothing recompiles; the last batch is
 filled up with windows without observations, which count for nothing.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ import tensorflow as tf
 from h2mv_tf.data.store import Observations, Store
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import ANOMALIES, FORCING
+
+logger = logging.getLogger(__name__)
 
 NO_MONTH = -1
 SHORTEST_MONTH = 28  # days
@@ -132,14 +135,14 @@ def training_statistics(series: Series, cells: np.ndarray) -> Statistics:
             )
         if name in ANOMALIES:
             values = values - np.nanmean(values, axis=1, keepdims=True)
-        constraints[name] = _moments(values)
+        constraints[name] = _moments(values, name)
     return Statistics(
         forcing={
-            name: _moments(series.forcing[cells, :, n])
+            name: _moments(series.forcing[cells, :, n], name)
             for n, name in enumerate(FORCING)
         },
         static={
-            name: _moments(series.static[cells, n])
+            name: _moments(series.static[cells, n], name)
             for n, name in enumerate(series.static_names)
         },
         constraints=constraints,
@@ -324,8 +327,11 @@ class Stream:
         return tf.where(inside & real, found, tf.constant(np.nan, values.dtype))
 
 
-def _moments(values: np.ndarray) -> Moments:
+def _moments(values: np.ndarray, name: str) -> Moments:
     """Moments of what is there; a constant has a deviation of one native unit."""
     values = values.astype("float64")
-    std = float(np.nanstd(values))
-    return Moments(float(np.nanmean(values)), std if std > 0 else 1.0)
+    mean, std = float(np.nanmean(values)), float(np.nanstd(values))
+    if std == 0:
+        logger.warning("%s is %g at all training cells: not scaled.", name, mean)
+        std = 1.0
+    return Moments(mean, std)

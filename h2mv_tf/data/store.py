@@ -81,14 +81,14 @@ class Store:
                     f"Found: {', '.join(present) or 'none'}. Add the group, or name "
                     "the one that holds it in data.groups."
                 )
-        mask = _open(path, groups[MASK])
+        mask = _open(path, groups, MASK)
         land = mask.fillna(0) != 0
         if not land.any():
             raise UserError(
                 f"The mask of store '{path}' has no land: all {land.size} cells are "
                 "0. Expected 1 where there is land."
             )
-        static = _open(path, groups[STATIC])
+        static = _open(path, groups, STATIC)
         names = static["variable"].values if "variable" in static.coords else ()
         return cls(
             path=path,
@@ -162,7 +162,7 @@ class Store:
                 f"{', '.join(self.constraints) or 'none'}. Add the group, or drop it "
                 "from objective.constraints."
             )
-        time = _time(_open(self.path, self.groups[variable.group]), where)
+        time = _time(_open(self.path, self.groups, variable.group), where)
         daily = len(time) > 1 and bool(np.median(np.diff(time)) == DAY)
         steps = time if daily else pd.Index(_month(time))
         if not steps.is_unique:
@@ -210,7 +210,7 @@ class Store:
         return f"cell {cell} ({name}lat {row.lat.item():g}, lon {row.lon.item():g})"
 
     def _attributes(self, group: str) -> tuple:
-        data = _open(self.path, self.groups[group])
+        data = _open(self.path, self.groups, group)
         try:
             return data.attrs["mean"], data.attrs["std"]
         except KeyError as error:
@@ -222,20 +222,21 @@ class Store:
 
     def _read(self, group: str) -> np.ndarray:
         """The land cells of a group, (cells, ...) in single precision."""
-        data = _open(self.path, self.groups[group])
+        data = _open(self.path, self.groups, group)
         where = f"Group '{self.groups[group]}' of store '{self.path}'"
         if not set(self.land.dims) <= set(data.dims):
             raise UserError(
-                f"{where} has dims {data.dims}; expected the mask's {self.land.dims}."
+                f"{where} has dims ({', '.join(data.dims)}); the mask has "
+                f"({', '.join(self.land.dims)}). Bring both to one list of cells."
             )
-        data = data.transpose(..., *self.land.dims)
-        for dim in self.land.dims:
-            same = data.sizes[dim] == self.land.sizes[dim]
-            if same and dim in data.coords and dim in self.land.coords:
-                same = bool((data[dim].values == self.land[dim].values).all())
+        for name in dict.fromkeys((*self.land.dims, "lat", "lon")):
+            same = data.sizes.get(name) == self.land.sizes.get(name)
+            if same and name in data.coords and name in self.land.coords:
+                same = np.array_equal(data[name], self.land[name])
             if not same:
                 raise UserError(
-                    f"{where} and the mask differ along {dim}. Bring both to one grid."
+                    f"{where} and the mask differ in {name}. Bring both to one list "
+                    "of cells."
                 )
         cells = _flat(data).values[..., self._land_index]
         return np.ascontiguousarray(np.moveaxis(cells, -1, 0), dtype="float32")
@@ -312,8 +313,8 @@ def storable(field: xr.DataArray) -> xr.DataArray:
     for name, coordinate in field.coords.items():
         if coordinate.dtype.kind in "OUT":  # pandas' and NumPy's are not specified
             text = coordinate.values.astype(object)
-            field = field.assign_coords({name: (coordinate.dims, text)})
-            field[name].attrs = coordinate.attrs
+            text = (coordinate.dims, text, coordinate.attrs)
+            field = field.assign_coords({name: text})
     return field
 
 
@@ -341,24 +342,33 @@ def _groups(path: Path) -> tuple[str, ...]:
         ) from error
 
 
-def _open(path: Path, group: str) -> xr.DataArray:
-    """The array of a group, read when its values are asked for."""
-    dataset = xr.open_zarr(path, group=group, consolidated=False, chunks=None)
-    where = f"Group '{group}' of store '{path}'"
+def _open(path: Path, groups: Mapping[str, str], group: str) -> xr.DataArray:
+    """The array of a group, (..., lat, lon) or (..., cell), read when it is asked for.
+
+    Args:
+        path: The store.
+        groups: As in `Store`.
+        group: Its name in the published layout, which tells what it holds.
+    """
+    dataset = xr.open_zarr(path, group=groups[group], consolidated=False, chunks=None)
+    where = f"Group '{groups[group]}' of store '{path}'"
     if "data" not in dataset:
         raise UserError(
             f"{where} has no array 'data'. Found: {', '.join(dataset.data_vars)}."
         )
     data = dataset["data"]
-    if not any(set(layout) <= set(data.dims) for layout in LAYOUTS):
+    first = {MASK: (), STATIC: ("variable",)}.get(group, ("time",))
+    layouts = [(*first, *layout) for layout in LAYOUTS]
+    dims = next((layout for layout in layouts if set(layout) == set(data.dims)), None)
+    if dims is None:
+        expected = " or ".join(f"({', '.join(layout)})" for layout in layouts)
         raise UserError(
-            f"{where} has dims {data.dims}. Expected (time, lat, lon) or (time, cell), "
-            "without time for the mask, and variable for time in the static inputs."
+            f"{where} has dims ({', '.join(data.dims)}). Expected {expected}."
         )
     missing = {"lat", "lon"} - set(data.coords)
     if group == MASK and missing:
         raise UserError(f"{where} has no coordinate {', '.join(sorted(missing))}.")
-    return data
+    return data.transpose(*dims)
 
 
 def _time(data: xr.DataArray, where: str) -> pd.DatetimeIndex:
@@ -377,8 +387,9 @@ def _forcing_days(path: Path, groups: Mapping[str, str]) -> pd.DatetimeIndex:
     """The days of the forcing, which are the same for all its variables."""
     axes = {}
     for name in FORCING:
+        data = _open(path, groups, VARIABLES[name].group)
         group = groups[VARIABLES[name].group]
-        axes[group] = _time(_open(path, group), f"Group '{group}' of store '{path}'")
+        axes[group] = _time(data, f"Group '{group}' of store '{path}'")
     (first, time), *others = axes.items()
     for group, other in others:
         if not other.equals(time):

@@ -142,7 +142,7 @@ def weather(land: Land, time: pd.DatetimeIndex, generator) -> np.ndarray:
     shape = (len(land.latitude), len(time))
     latitude = np.radians(land.latitude)[:, None]
     # 1 in high summer of either hemisphere, -1 in winter; warmest in late July.
-    season = np.sin(2 * np.pi * (time.dayofyear.values - 110) / 365.25)
+    season = np.sin(2 * np.pi * (time.day_of_year.values - 110) / 365.25)
     season = season * np.sign(latitude)
 
     clouds = _persistent_noise(shape, 0.7, generator)

@@ -1,0 +1,235 @@
+"""The commands, as a user gives them."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from click.testing import CliRunner
+
+from h2mv_tf.__main__ import main as h2mv_tf
+from h2mv_tf.data.store import Store
+
+ROOT = Path(__file__).parents[1]
+ERA5 = ROOT.parent / "shared" / "real" / "era5_daily_canadian_cities_1990_1993.nc"
+SMALL = [
+    *("--set", "training.epochs=2", "--set", "split.block_size=2"),
+    *("--set", "model.lstm_units=5", "--set", "window.length=90"),
+    *("--set", "window.spin_up=30", "--set", "training.jit_compile=false"),
+]
+
+
+def loaded(script):
+    spec = importlib.util.spec_from_file_location("script", ROOT / script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Runs trainers/train.py in an empty directory; gives status and output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        return CliRunner().invoke(
+            loaded("trainers/train.py"), list(map(str, arguments))
+        )
+
+    return run
+
+
+@pytest.fixture
+def broken(world, tmp_path):
+    """Changes an array of a copy of the world; gives the copy's path."""
+    path = tmp_path / "broken.zarr"
+    shutil.copytree(world, path)
+
+    def change(group, edit):
+        array = zarr.open_group(path)[f"{group}/data"]
+        values = array[:]
+        edit(values)
+        array[:] = values
+        return path
+
+    return change
+
+
+def assert_one_line(result, *words):
+    """A mistake: status 2 and one line on it, at the end."""
+    assert result.exit_code == 2, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    line = result.output.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+    assert "Traceback" not in result.output
+
+
+def test_a_training_from_nothing_to_a_table(tmp_path):
+    """The real thing: another process, a world that it makes, a resume."""
+    script = [sys.executable, str(ROOT / "trainers/train.py")]
+    world = [f"--set=synthetic.{k}" for k in ("rows=8", "columns=12", "years=1")]
+    first = subprocess.run(
+        [*script, *SMALL, *world, "--run-dir", "runs/a"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert first.stderr == ""
+    assert "Making a synthetic world: data/demo.zarr" in first.stdout
+    assert re.search(r"epoch 2/2: loss .*tws .*cell-days/s", first.stdout)
+    for name in ("tws", "evapotranspiration", "runoff", "swe", "fapar", "loss"):
+        assert re.search(
+            rf"^ *{name} +[\d.e+-]+ +[\d.e+-]+", first.stdout, re.MULTILINE
+        )
+    assert "Run folder: runs/a" in first.stdout
+
+    again = subprocess.run(
+        [*script, "--resume", "--set", "training.epochs=3"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert "Continuing after epoch 2" in again.stdout
+    assert "epoch 3/3" in again.stdout
+    assert "Making" not in again.stdout
+
+
+@pytest.mark.skipif(not ERA5.exists(), reason=f"needs {ERA5.name}, which is not ours")
+def test_real_weather_is_ingested_and_trained_on(train, tmp_path):
+    result = CliRunner().invoke(h2mv_tf, ["ingest", str(ERA5), "--to", "era5.zarr"])
+    assert result.exit_code == 0, result.output
+    assert "rss+rls [W m-2]" in result.output
+    assert "mean_air_temperature" in result.output
+    result = train("--data", "era5.zarr", "--run-dir", "run", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^ *swe +[\d.e-]+ +[\d.e-]+ +\d+ *$", result.output, re.MULTILINE)
+    assert "evapotranspiration" not in result.output
+
+
+def test_help_needs_no_tensorflow():
+    code = (
+        "import sys, runpy; sys.argv[1:] = ['--help']\n"
+        "try: runpy.run_path('trainers/train.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_an_unknown_key_names_the_nearest_right_one(train):
+    result = train("--set", "training.lerning_rate=1")
+    assert_one_line(result, "did you mean 'training.learning_rate'?")
+
+
+def test_a_store_that_is_named_has_to_be_there(train, tmp_path):
+    assert_one_line(train("--data", "nowhere.zarr"), "nowhere.zarr", "ingest")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_group_is_named(train, broken, tmp_path):
+    path = broken("rn", lambda values: None)
+    shutil.rmtree(path / "tair")
+    assert_one_line(train("--data", path), "lacks group 'tair'", "air_temperature [K]")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_constraint_that_is_asked_for_and_missing_is_named(train, broken):
+    path = broken("rn", lambda values: None)
+    shutil.rmtree(path / "swe")
+    result = train("--data", path, "--set", "objective.constraints=[et, swe]")
+    assert_one_line(result, "lacks constraint 'swe' [mm]", "objective.constraints")
+
+
+def test_missing_forcing_is_told_with_variable_cell_and_date(train, broken, world):
+    land = np.argwhere(Store.open(world).land.values)[7]
+
+    def spoil(values):
+        values[(100, *land)] = values[(101, *land)] = np.nan
+
+    result = train("--data", broken("prec", spoil), "--run-dir", "run")
+    assert_one_line(
+        result, "precipitation [mm d-1]", "cell 7", "2001-04-11", "2 missing"
+    )
+    assert not Path("run").exists()
+
+
+def test_a_missing_static_input_is_told_by_its_name(train, broken, world):
+    land = np.argwhere(Store.open(world).land.values)[3]
+
+    def spoil(values):
+        values[(2, *land)] = np.nan
+
+    assert_one_line(train("--data", broken("static", spoil)), "'wetness'", "cell 3")
+
+
+def test_celsius_is_recognised(train, broken):
+    def spoil(values):
+        values -= 273.15
+
+    assert_one_line(train("--data", broken("tair", spoil)), "looks like degC")
+
+
+def test_a_mask_without_land_is_refused(train, broken):
+    def spoil(values):
+        values[:] = 0
+
+    assert_one_line(train("--data", broken("mask", spoil)), "no land")
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [
+        (slice(None, None, 2), "2001-01-01 followed by 2001-01-03"),
+        (np.r_[0:50, 55:730], "2001-02-19 followed by 2001-02-25, first of 1"),
+    ],
+)
+def test_time_with_gaps_is_refused(train, world, tmp_path, days, words):
+    path = tmp_path / "gaps.zarr"
+    shutil.copytree(world, path)
+    for group in ("rn", "prec", "tair"):
+        data = xr.open_zarr(world, group=group, consolidated=False).isel(time=days)
+        shutil.rmtree(path / group)
+        data.drop_encoding().to_zarr(path, group=group, consolidated=False)
+    assert_one_line(train("--data", path), words)
+
+
+def test_an_existing_run_folder_is_refused_before_anything_else(train, world, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert_one_line(train("--data", world, "--run-dir", "run"), "never overwritten")
+    assert_one_line(train("--run-dir", "run"), "never overwritten")
+    assert not (tmp_path / "data").exists()
+
+
+def test_there_has_to_be_something_to_resume(train):
+    assert_one_line(train("--resume"), "no run folder in 'runs'")
+    assert_one_line(train("--resume", "--run-dir", "run"), "not a run folder")
+
+
+@pytest.mark.parametrize("option", ["--config", "--data"])
+def test_a_resumed_run_keeps_its_configuration_and_data(train, option):
+    assert_one_line(train("--resume", option, "x"), option, "--resume")
+
+
+def test_ingest_tells_what_it_cannot_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke
+    result = run(h2mv_tf, ["ingest", "nowhere.nc", "--to", "store.zarr"])
+    assert_one_line(result, "nowhere.nc")
+    Path("text.nc").write_text("no NetCDF")
+    result = run(h2mv_tf, ["ingest", "text.nc", "--to", "store.zarr"])
+    assert_one_line(result, "text.nc")
+    result = run(h2mv_tf, ["ingest", "text.nc", "--to", "s.zarr", "--map", "rn"])
+    assert_one_line(result, "--map")
+    assert [file.name for file in tmp_path.iterdir()] == ["text.nc"]

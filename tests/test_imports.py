@@ -1,0 +1,115 @@
+"""Imports flow one way; this page is the map."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "h2mv_tf"
+
+# Module -> the modules of the package that it may import.
+ALLOWED = {
+    "__init__": set(),
+    "variables": set(),
+    "errors": set(),
+    "quiet": set(),
+    "physics": set(),
+    "cell": {"variables", "physics"},
+    "time_loop": {"cell"},
+    "model": {"variables", "cell", "time_loop"},
+    "objective": {"variables"},
+    "config": {"variables", "errors"},
+    "data.__init__": set(),
+    "data.store": {"variables", "errors"},
+    "data.splits": {"errors", "data.store"},
+    "data.pipeline": {"variables", "errors", "data.store"},
+    "data.synthetic": {"variables", "physics", "data.store"},
+    "data.ingest": {"__init__", "variables", "errors", "data.store"},
+    "export": {"variables", "model"},
+    "plots": {"variables"},
+    "run_folder": {"__init__", "config", "errors"},
+    "training": {
+        "variables",
+        "errors",
+        "config",
+        "data.store",
+        "data.splits",
+        "data.pipeline",
+        "model",
+        "objective",
+        "export",
+        "plots",
+        "run_folder",
+    },
+    "console": {"errors"},
+    "progress": {"variables", "console"},
+    "__main__": {"__init__", "console", "quiet", "data.ingest"},
+}
+
+
+def modules():
+    return {
+        ".".join(file.relative_to(PACKAGE).with_suffix("").parts): file
+        for file in PACKAGE.rglob("*.py")
+    }
+
+
+def imported(file: Path) -> set[str]:
+    """Everything a file imports, wherever in it, by absolute name."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.name}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def imported_modules(file: Path) -> set[str]:
+    """The modules of the package that a file imports."""
+    known, result = modules(), set()
+    for name in imported(file):
+        package, *parts = name.split(".")
+        if package != "h2mv_tf":
+            continue
+        while parts and ".".join(parts) not in known:
+            parts.pop()  # a name within a module
+        result.add(".".join(parts) or "__init__")
+    return result
+
+
+def test_every_module_is_on_the_map():
+    assert set(modules()) == set(ALLOWED)
+
+
+@pytest.mark.parametrize("module", sorted(ALLOWED))
+def test_a_module_imports_only_what_the_map_allows(module):
+    assert imported_modules(modules()[module]) <= ALLOWED[module]
+
+
+def test_the_map_has_no_circle():
+    done: set[str] = set()
+    while len(done) < len(ALLOWED):
+        ready = {m for m, needs in ALLOWED.items() if m not in done and needs <= done}
+        assert ready, f"a circle among {set(ALLOWED) - done}"
+        done |= ready
+
+
+def test_the_physics_needs_tensorflow_only():
+    assert {name.split(".")[0] for name in imported(PACKAGE / "physics.py")} <= {
+        "tensorflow",
+        "typing",
+    }
+
+
+@pytest.mark.parametrize("module", ["cell", "time_loop", "model", "physics"])
+def test_the_model_never_reads_the_configuration(module):
+    assert "config" not in ALLOWED[module]
+
+
+def test_nothing_in_the_package_imports_the_scripts():
+    for file in modules().values():
+        roots = {name.split(".")[0] for name in imported(file)}
+        assert not roots & {"trainers", "tuning", "tests"}, file

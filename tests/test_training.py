@@ -1,0 +1,208 @@
+"""One small training, looked at from all sides."""
+
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+import xarray as xr
+
+from h2mv_tf import config, training
+from h2mv_tf.errors import UserError
+from h2mv_tf.model import H2MV
+from h2mv_tf.objective import Constraint, Objective
+from h2mv_tf.run_folder import RunFolder
+
+SMALL = (
+    "split.block_size=2",
+    "model.encoder_units=6",
+    "model.code_size=3",
+    "model.lstm_units=5",
+    "window.length=90",
+    "window.spin_up=30",
+    "window.stride=180",
+    "training.batch_size=16",
+    "training.epochs=3",
+    "training.jit_compile=false",
+)
+
+
+def settings(world, *overrides):
+    return config.load(None, [f"data.store={world}", *SMALL, *overrides])
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory):
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "run")
+    training.fit(settings(world), run)
+    return run
+
+
+def test_a_run_folder_holds_all_that_it_should(run):
+    for name in (
+        "config.yaml",
+        "normalization.json",
+        "split.zarr",
+        "history.csv",
+        "logs",
+        "checkpoints/best.weights.h5",
+        "checkpoints/last/model.weights.h5",
+        "model.keras",
+        "saved_model/saved_model.pb",
+        "metrics.json",
+        "figures/loss_curves.png",
+        "train.log",
+    ):
+        assert (run.path / name).exists(), name
+    assert not list(run.path.rglob("*partial*"))
+
+
+def test_the_history_has_a_row_for_each_epoch_and_the_terms_add_up(run):
+    history = run.load_history()
+    assert list(history.epoch) == [1, 2, 3]
+    terms = ["tws", "evapotranspiration", "runoff", "swe", "fapar"]
+    np.testing.assert_allclose(history[terms].sum(axis=1), history.loss)
+    validation = [f"val_{term}" for term in terms]
+    np.testing.assert_allclose(history[validation].sum(axis=1), history.val_loss)
+    assert np.allclose(history.learning_rate, 0.01)
+    assert (history.cell_days_per_second > 0).all()
+
+
+def test_training_lowers_the_loss_on_the_test_cells(run):
+    metrics = run.load_json(run.metrics_file)
+    assert metrics["test"]["loss"] < metrics["untrained"]["loss"]
+    assert metrics["test"]["residual"] < 1e-3
+    assert metrics["best_epoch"] == run.load_history().val_loss.idxmin() + 1
+
+
+def test_the_best_weights_are_those_that_are_exported(run, world):
+    task = training.prepare(settings(world))
+    model = keras.models.load_model(run.model_file)
+    trainer = training.Trainer(model, task.objective, jit_compile=False)
+    validation = trainer.evaluate(task.validation)
+    assert validation.loss == pytest.approx(run.load_history().val_loss.min(), rel=1e-5)
+
+
+def test_the_configuration_of_a_run_trains_it_again(run, world, tmp_path):
+    again = RunFolder(tmp_path / "again")
+    training.fit(config.load(run.config_file), again)
+    first, second = run.load_history(), again.load_history()
+    speed = "cell_days_per_second"
+    pd.testing.assert_frame_equal(first.drop(columns=speed), second.drop(columns=speed))
+
+
+def test_the_run_tells_what_made_it(run):
+    provenance = config.load(run.config_file).provenance
+    assert provenance.version == "0.1.0"
+    assert provenance.created.startswith("20")
+    normalization = json.loads(run.normalization_file.read_text())
+    assert set(normalization) == {"forcing", "static", "constraints"}
+    roles = xr.open_zarr(run.split_store, consolidated=False).role
+    assert set(np.unique(roles)) <= set(range(12))
+    assert "epoch 3/3" in run.log_file.read_text()
+
+
+def test_a_resumed_run_ends_where_an_undisturbed_one_does(run, world, tmp_path):
+    half = RunFolder(tmp_path / "half")
+    training.fit(settings(world, "training.epochs=2"), half)
+    training.fit(half.resumed_config(["training.epochs=3"]), half, resume=True)
+    whole, resumed = run.load_history(), half.load_history()
+    np.testing.assert_allclose(resumed.loss, whole.loss, rtol=1e-6)
+    np.testing.assert_allclose(resumed.val_loss, whole.val_loss, rtol=1e-6)
+    assert half.load_json(half.metrics_file)["untrained"]
+
+
+def test_patience_ends_a_training_and_counts_on_after_a_resume(world, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    # So high a rate that nothing improves for long.
+    wild = ("training.learning_rate=10", "training.patience=2", "training.epochs=9")
+    training.fit(settings(world, *wild), run)
+    history = run.load_history()
+    assert len(history) < 9
+    assert len(history) == history.val_loss.idxmin() + 3
+    training.fit(run.resumed_config(["training.epochs=20"]), run, resume=True)
+    assert len(run.load_history()) == len(history)
+
+
+def test_a_run_is_resumed_as_it_was(run):
+    with pytest.raises(UserError, match="would change it"):
+        run.resumed_config(["training.learning_rate=1"])
+
+
+def test_an_existing_folder_is_not_touched(world, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="never overwritten"):
+        training.fit(settings(world), RunFolder(tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_only_a_run_folder_is_resumed(world, tmp_path):
+    with pytest.raises(UserError, match="not a run folder"):
+        training.fit(settings(world), RunFolder(tmp_path), resume=True)
+
+
+def test_a_mistake_in_the_data_leaves_no_run_folder(world, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match=r"does not fit a record"):
+        training.fit(settings(world, "window.length=5000"), run)
+    assert not run.path.exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(world, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    wild = settings(world, "training.learning_rate=1e38", "training.clip_value=1e30")
+    with pytest.raises(UserError, match=r"not finite.*learning_rate below"):
+        training.fit(wild, run)
+
+
+def test_xla_takes_the_same_step(world):
+    task = training.prepare(settings(world, "training.precision=float64"))
+    batch = next(iter(task.train.epoch()))
+    updated = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(1)
+        model = H2MV(7, encoder_units=6, code_size=3, lstm_units=5, dtype="float64")
+        optimizer = keras.optimizers.SGD(0.1)
+        trainer = training.Trainer(
+            model, task.objective, optimizer, jit_compile=jit_compile
+        )
+        trainer.step(batch)
+        updated.append(model.get_weights())
+    for plain, compiled in zip(*updated, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-9, atol=1e-12)
+
+
+def test_windows_that_fill_a_batch_change_no_gradient(world):
+    """A batch with filling windows updates as the same windows alone."""
+    task = training.prepare(settings(world, "training.precision=float64"))
+    batch = next(iter(task.train.epoch()))
+    alone = tf.nest.map_structure(lambda x: x[:10], batch)
+    filled = dict(alone, targets=dict(alone["targets"]))
+    for name in ("forcing", "static", "month", "spin_up_forcing"):
+        filled[name] = batch[name]
+    for name, target in batch["targets"].items():
+        missing = tf.fill(tf.shape(target[10:]), tf.constant(np.nan, target.dtype))
+        filled["targets"][name] = tf.concat([target[:10], missing], 0)
+    updated = []
+    for given in (alone, filled):
+        keras.utils.set_random_seed(1)
+        model = H2MV(7, encoder_units=6, code_size=3, lstm_units=5, dtype="float64")
+        trainer = training.Trainer(
+            model, task.objective, keras.optimizers.SGD(0.1), jit_compile=False
+        )
+        trainer.step(given)
+        updated.append(model.get_weights())
+    for one, other in zip(*updated, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_constraint_that_no_test_cell_observes_is_said_to_be_unobserved():
+    objective = Objective([Constraint(name="swe", mean=0.0, std=1.0, daily=True)])
+    totals = training.Totals(objective.names)
+    targets = {"swe": tf.fill((2, 40), np.float32(np.nan))}
+    month = tf.zeros((2, 40), tf.int32)
+    totals.add(objective.terms({"swe": tf.ones((2, 40))}, targets, month))
+    assert totals.cells == {"swe": 0}
+    assert totals.means() == {"swe": 0.0}
