@@ -1,9 +1,8 @@
 """Figures: tables and arrays in, matplotlib figures out."""
 
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.figure import Figure
-
-from h2mv_tf.variables import VARIABLES
 
 # Okabe and Ito (2008): told apart by colour-blind readers, too.
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
@@ -21,7 +20,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(2.6 * columns, 2.2 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
     best = history["epoch"][history["val_loss"].idxmin()]
-    for axis, name in zip(axes, terms, strict=False):
+    for name, axis in zip(terms, axes, strict=False):
         axis.plot(history["epoch"], history[name], color=TRAINING, label="training")
         axis.plot(
             history["epoch"],
@@ -30,9 +29,12 @@ def loss_curves(history: pd.DataFrame) -> Figure:
             label="validation",
         )
         axis.axvline(best, color="0.6", linewidth=0.8, zorder=0)
-        symbol = VARIABLES[name].symbol if name in VARIABLES else "sum of terms"
-        axis.set_title(f"{name} ({symbol})" if symbol != name else name, fontsize=9)
+        axis.set_title("loss (sum of terms)" if name == "loss" else name, fontsize=9)
         axis.set_yscale("log")
+        # Numbers as one reads them, also where the axis spans less than a decade.
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(ticker.NullFormatter())
         axis.tick_params(labelsize=8)
     for axis in list(axes):
         axis.set_axis_off()

@@ -171,7 +171,7 @@ class Trainer:
 
     @tf.function(autograph=False)
     def step(self, batch: Mapping) -> dict[str, Term]:
-        """One update of the weights.
+        """One update of the weights, on all devices of the strategy.
 
         Args:
             batch: Of `pipeline.Stream`.
@@ -179,14 +179,12 @@ class Trainer:
         Returns:
             The terms of the objective, before the update.
         """
-        cells = self.objective.counts(batch["targets"], batch["month"])
-        # XLA cannot compile a reduction over devices, nor can the mean of a
-        # term be known without it: counts first, then one compiled piece.
-        replicas = tf.distribute.get_replica_context()
-        cells = {k: replicas.all_reduce("sum", v) for k, v in cells.items()}
-        terms, gradients = self._gradients(batch, cells)
-        self.optimizer.apply(gradients, self.model.trainable_variables)
-        return terms
+        strategy = tf.distribute.get_strategy()
+        terms = strategy.run(self._update, (batch,))
+        return {
+            name: Term(*(strategy.reduce("SUM", part, axis=None) for part in term))
+            for name, term in terms.items()
+        }
 
     def evaluate(self, stream: pipeline.Stream) -> Evaluation:
         """The objective on all windows of a stream.
@@ -201,6 +199,16 @@ class Trainer:
             residual = max(residual, float(largest))
         means = totals.means()
         return Evaluation(sum(means.values()), means, totals.cells, residual)
+
+    def _update(self, batch):
+        cells = self.objective.counts(batch["targets"], batch["month"])
+        # A mean needs the cells of all devices, and XLA cannot compile their sum:
+        # counts first, then one compiled piece.
+        replicas = tf.distribute.get_replica_context()
+        cells = {name: replicas.all_reduce("SUM", n) for name, n in cells.items()}
+        terms, gradients = self._gradients(batch, cells)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return terms
 
     def _gradients(self, batch, cells):
         with tf.GradientTape() as tape:
@@ -381,11 +389,11 @@ def _train(
 
 def _epoch(task: Task, trainer: Trainer, epoch: int, listeners) -> dict[str, float]:
     """One pass over the training windows, and the validation after it."""
-    strategy, totals = tf.distribute.get_strategy(), Totals(task.objective.names)
+    totals = Totals(task.objective.names)
     begin = time.perf_counter()
     for step, batch in enumerate(task.train.epoch(epoch)):
         listeners.on_train_batch_begin(step)
-        totals.add(strategy.run(trainer.step, (batch,)))
+        totals.add(trainer.step(batch))
         listeners.on_train_batch_end(step, _logs(totals))
     seconds = time.perf_counter() - begin
     validation = trainer.evaluate(task.validation)

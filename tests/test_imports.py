@@ -27,7 +27,7 @@ ALLOWED = {
     "data.synthetic": {"variables", "physics", "data.store"},
     "data.ingest": {"__init__", "variables", "errors", "data.store"},
     "export": {"variables", "model"},
-    "plots": {"variables"},
+    "plots": set(),
     "run_folder": {"__init__", "config", "errors"},
     "training": {
         "variables",
@@ -44,7 +44,7 @@ ALLOWED = {
     },
     "console": {"errors"},
     "progress": {"variables", "console"},
-    "__main__": {"__init__", "console", "quiet", "data.ingest"},
+    "__main__": {"__init__", "console", "errors", "data.ingest"},
 }
 
 

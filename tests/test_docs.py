@@ -1,0 +1,77 @@
+"""What README and docs say is what the software does."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from h2mv_tf import config, variables
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def table(page: Path, header: str) -> list[list[str]]:
+    """The cells of the table below a header line."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith(header))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_the_readme_lists_every_output_with_its_unit():
+    listed = table(ROOT / "README.md", "| output | symbol | unit |")
+    expected = [
+        [f"`{v.name}`", v.symbol, v.units, v.long_name]
+        for v in (variables.VARIABLES[name] for name in variables.OUTPUTS)
+    ]
+    assert listed == expected
+
+
+def test_the_configuration_page_lists_every_field_with_its_default():
+    listed = {
+        row[0].strip("`"): row[1].strip("`")
+        for row in table(ROOT / "docs" / "training.md", "| field | default |")
+    }
+    listed.pop("synthetic.*")
+    expected = {}
+    for name, section in config.Config():
+        if section is not None:
+            for field, value in section:
+                expected[f"{name}.{field}"] = value
+    assert set(listed) == set(expected)
+    for field, value in expected.items():
+        shown = yaml.safe_load(listed[field]) if listed[field] else None
+        assert config.load(None, [f"{field}={listed[field]}"]) == config.Config(), field
+        assert shown == value or str(shown) == str(value), field
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_names_no_place_of_this_machine(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"/(work|root|tmp|home)/", text)
+
+
+def test_the_python_of_the_data_page_makes_a_store(tmp_path, monkeypatch):
+    from h2mv_tf.data.pipeline import Series
+    from h2mv_tf.data.store import Store
+
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, "data.md", "exec"), {})
+    store = Store.open("alps.zarr")
+    assert store.static_names == ("elevation", "slope")
+    assert set(Series.read(store).observations) == {"swe"}
