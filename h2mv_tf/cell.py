@@ -207,7 +207,7 @@ def one_day(
         forcing: (cells, 3) in physical units.
         state: State at the start of the day.
         day: What `H2MVCell.prepare` gave.
-        outputs: Names of the daily variables to return.
+        outputs: Names of the daily variables to return; none to spin up.
 
     Returns:
         The outputs (cells, len(outputs)) and the state at the end of the day.
@@ -229,6 +229,8 @@ def one_day(
         **diagnostics._asdict(),
     }
     new_state = State(*water, coefficients.fapar, hidden, carry)
+    if not outputs:
+        return hidden[:, :0], new_state
     return tf.concat([values[name] for name in outputs], 1), new_state
 
 

@@ -138,9 +138,9 @@ class Training(Section):
 class Synthetic(Section):
     """The synthetic world that is made where `data.store` does not exist yet."""
 
-    rows: Annotated[int, Field(ge=5)] = 30
-    columns: Annotated[int, Field(ge=5)] = 60
-    years: PositiveInt = 4
+    rows: Annotated[int, Field(ge=5)] = 20  # from pole to pole
+    columns: Annotated[int, Field(ge=5)] = 40  # around the planet
+    years: PositiveInt = 3
     noise: NonNegativeFloat = 0.05  # of the observations, in standard deviations
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 

@@ -22,11 +22,14 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 @contextlib.contextmanager
-def command() -> Iterator[None]:
+def command(*, interrupted: str = "Interrupted.") -> Iterator[None]:
     """Runs a command: our words on the screen, and a mistake in one line.
 
     A `UserError` ends with status 2, an interruption with 130, neither with a
     traceback.
+
+    Args:
+        interrupted: What to say when the user interrupts it.
     """
     logging.captureWarnings(True)
     handler = _Screen()
@@ -42,7 +45,7 @@ def command() -> Iterator[None]:
         )
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
+        Console(stderr=True, soft_wrap=True).print(interrupted, markup=False)
         sys.exit(INTERRUPTED)
     finally:
         package.removeHandler(handler)

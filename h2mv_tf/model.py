@@ -173,7 +173,16 @@ class H2MV(keras.Model):
 
         Returns:
             The outputs by name, and the state at the end of the last day.
+
+        Raises:
+            ValueError: An output is not in the registry.
         """
+        unknown = [name for name in outputs if name not in variables.OUTPUTS]
+        if unknown:
+            raise ValueError(
+                f"H2MV has no output '{unknown[0]}'. Expected any of: "
+                f"{', '.join(variables.OUTPUTS)}."
+            )
         day = self.cell.prepare(*self.encode(static))
         daily = [name for name in outputs if name in variables.DAILY_OUTPUTS]
         if "tws_anomaly" in outputs and "tws" not in daily:
@@ -181,7 +190,7 @@ class H2MV(keras.Model):
         series, state = time_loop.simulate(
             tf.cast(forcing, self.compute_dtype), state, day, daily
         )
-        values = dict(zip(daily, tf.unstack(series, len(daily), axis=2), strict=True))
+        values = {name: series[:, :, n] for n, name in enumerate(daily)}
         if "tws_anomaly" in outputs:
             tws = values["tws"]
             values["tws_anomaly"] = tws - tf.reduce_mean(tws, axis=1, keepdims=True)

@@ -5,6 +5,8 @@ of standardised values; Baghirov et al. (2025), section 2.4. Arrays are (cells,
 days) or (cells, months); missing observations are NaN.
 """
 
+import math
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -41,10 +43,10 @@ class Constraint:
                 f"'{self.name}' is not a constraint. Expected one of: "
                 f"{', '.join(variables.CONSTRAINTS)}."
             )
-        if not self.std > 0:
+        if not (math.isfinite(self.mean) and 0 < self.std < math.inf):
             raise ValueError(
-                f"Constraint '{self.name}' needs a standard deviation above 0; "
-                f"found {self.std}."
+                f"Constraint '{self.name}' needs a finite mean and a finite standard "
+                f"deviation above 0; found {self.std}, and a mean of {self.mean}."
             )
 
     @property
@@ -76,7 +78,8 @@ class Objective:
             observation and prediction both exceed it, the day costs nothing.
 
     Raises:
-        ValueError: There is no constraint, or one is given twice.
+        ValueError: There is no constraint, or one is given twice; the reference
+            of anomalies is unknown.
     """
 
     def __init__(
@@ -93,6 +96,11 @@ class Objective:
             raise ValueError(
                 "An objective needs one or more different constraints; found "
                 f"{', '.join(self.names) or 'none'}."
+            )
+        if anomaly_reference not in typing.get_args(AnomalyReference):
+            raise ValueError(
+                f"anomaly_reference is '{anomaly_reference}'. Expected one of: "
+                f"{', '.join(typing.get_args(AnomalyReference))}."
             )
 
     @property
@@ -184,7 +192,9 @@ def monthly_means(values, month, months, observed=None) -> tuple[tf.Tensor, tf.T
         Both (cells, months); months without a day have a mean of 0.
     """
     cells = tf.shape(month)[0]
-    counted = month >= 0 if observed is None else (month >= 0) & observed
+    counted = (month >= 0) & (month < months)
+    if observed is not None:
+        counted &= observed
     column = tf.range(cells)[:, None] * months + month
     # Days that are left out fall behind the last column, and are cut off.
     column = tf.where(counted, column, cells * months)

@@ -12,7 +12,7 @@ from rich.progress import (
 )
 
 from h2mv_tf.console import console
-from h2mv_tf.variables import VARIABLES
+from h2mv_tf.variables import CONSTRAINTS, VARIABLES
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -47,10 +47,10 @@ class ProgressBar(keras.callbacks.Callback):
         """Moves on."""
         cell_days = (batch + 1) * self.params["cell_days"]
         rate = cell_days / (time.perf_counter() - self.begin)
-        terms = " ".join(
-            f"{VARIABLES[name].group if name in VARIABLES else name} {value:.2f}"
-            for name, value in logs.items()
-        )
+        terms = f"loss {logs['loss']:.2f}"
+        for name in CONSTRAINTS:
+            if name in logs:
+                terms += f" {VARIABLES[name].group} {logs[name]:.2f}"
         self.bar.update(
             self.task, advance=1, terms=f"{terms} {rate / 1000:.0f}k cell-days/s"
         )

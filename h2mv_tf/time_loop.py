@@ -23,7 +23,7 @@ def simulate(
         forcing: (cells, days, 3) in physical units.
         state: State at the start of the first day.
         day: What `H2MVCell.prepare` gave.
-        outputs: Names of the daily variables to return.
+        outputs: Names of the daily variables to return; none to spin up.
 
     Returns:
         The outputs (cells, days, len(outputs)) and the state at the end.
@@ -51,5 +51,5 @@ def simulate(
 
 def spin_up(forcing, state: State, day: Preparation) -> State:
     """The state after one pass over the days of a series, without gradient."""
-    _, state = simulate(forcing, state, day, outputs=("swe",))
+    _, state = simulate(forcing, state, day, outputs=())
     return State(*map(tf.stop_gradient, state))

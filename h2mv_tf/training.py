@@ -105,6 +105,14 @@ def prepare(config: Config) -> Task:
     )
     split = splits.split(roles, config.split.fold)
     series = pipeline.Series.read(store, config.objective.constraints)
+    for role in ("validation", "test"):
+        cells = getattr(split, role)
+        found = (np.isfinite(o.values[cells]) for o in series.observations.values())
+        if not any(observed.any() for observed in found):
+            raise UserError(
+                f"None of the {len(cells)} {role} cells has an observation. Choose "
+                "another split.fold or split.seed, or a smaller split.block_size."
+            )
     if config.data.normalization == "store":
         statistics = pipeline.stored_statistics(store, tuple(series.observations))
     else:
@@ -373,18 +381,20 @@ def _train(
         first, stopping.wait = progress.epoch, progress.wait
         stopping.best, stopping.best_epoch = progress.best_loss, progress.best_epoch - 1
     model.stop_training = stopping.wait >= settings.patience
-    for epoch in range(first, settings.epochs):
-        if model.stop_training:
-            logger.info("No better validation loss in %d epochs.", settings.patience)
-            break
-        listeners.on_epoch_begin(epoch)
-        logs = _epoch(task, trainer, epoch, listeners)
-        _refuse_not_finite(logs, epoch, settings.learning_rate)
-        history.append({"epoch": epoch + 1, **logs})
-        run.save_history(history)
-        listeners.on_epoch_end(epoch, logs)
-        logger.info("%s", _in_words(history[-1], settings.epochs, task.objective.names))
-    listeners.on_train_end()
+    try:
+        for epoch in range(first, settings.epochs):
+            if model.stop_training:
+                logger.info("No better validation in %d epochs.", settings.patience)
+                break
+            listeners.on_epoch_begin(epoch)
+            logs = _epoch(task, trainer, epoch, listeners)
+            _refuse_not_finite(logs, epoch, settings.learning_rate)
+            history.append({"epoch": epoch + 1, **logs})
+            run.save_history(history)
+            listeners.on_epoch_end(epoch, logs)
+            logger.info(_in_words(history[-1], settings.epochs, task.objective.names))
+    finally:  # an interrupted progress bar would leave the screen without a cursor
+        listeners.on_train_end()
 
 
 def _epoch(task: Task, trainer: Trainer, epoch: int, listeners) -> dict[str, float]:

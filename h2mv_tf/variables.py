@@ -489,6 +489,6 @@ def find(name: str, among: Iterable[str] = VARIABLES) -> Variable | None:
     candidates = [VARIABLES[n] for n in among]
     for key in ("name", "group", "cmip", "published"):
         for variable in candidates:
-            if getattr(variable, key) == name:
+            if name and getattr(variable, key) == name:
                 return variable
     return None

@@ -55,5 +55,5 @@ def configs():
 def world(tmp_path_factory):
     """A synthetic world of some forty cells and two years."""
     path = tmp_path_factory.mktemp("world") / "world.zarr"
-    synthesize(path, rows=9, columns=14, years=2, seed=3)
+    synthesize(path, rows=9, columns=14, years=2, noise=0.05, seed=3)
     return path

@@ -174,6 +174,13 @@ def test_sites_may_have_their_places_and_names_as_plain_variables(ingested):
     assert "station_id" not in store.static_names
 
 
+def test_a_variable_that_is_called_cell_is_no_hindrance(ingested):
+    source = sites().assign(cell=("location", [7, 8, 9]))
+    store, _ = ingested(source)
+    assert "cell" not in store.static_names
+    np.testing.assert_array_equal(store.forcing()[..., 2], source["tair"].values.T)
+
+
 def test_names_in_bytes_are_text_afterwards(ingested):
     source = sites("station").drop_vars("station")
     source["name"] = ("station", [n.encode() for n in ("Québec", "Malmö", "Ulm")])

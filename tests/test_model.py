@@ -367,3 +367,18 @@ def test_the_default_sizes_are_the_published_ones():
 def test_a_size_below_one_is_refused(name, size):
     with pytest.raises(ValueError, match=rf"{name} of at least 1; found {size}"):
         H2MV(**{"static_size": STATIC, **SIZES, name: size})
+
+
+def test_outputs_that_do_not_change_daily_come_alone(rng, weather):
+    model = H2MV(2, encoder_units=3, code_size=2, lstm_units=3)
+    inputs = {"forcing": weather(rng, 2, 5), "static": np.zeros((2, 2))}
+    outputs = model(inputs, outputs=("soil_water_capacity",))
+    assert list(outputs) == ["soil_water_capacity"]
+    assert outputs["soil_water_capacity"].shape == (2,)
+
+
+def test_an_output_that_is_not_in_the_registry_is_refused(rng, weather):
+    model = H2MV(2, encoder_units=3, code_size=2, lstm_units=3)
+    inputs = {"forcing": weather(rng, 2, 5), "static": np.zeros((2, 2))}
+    with pytest.raises(ValueError, match="no output 'snowdrift'"):
+        model(inputs, outputs=("snowdrift",))

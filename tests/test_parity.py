@@ -14,8 +14,7 @@ from h2mv_tf.objective import Objective, mean_terms
 PUBLISHED = [n for n in variables.OUTPUTS if variables.VARIABLES[n].published]
 STATES = ("swe", "soil_moisture", "groundwater", "fapar", "hidden", "carry")
 VALUES = {"float64": 1e-9, "float32": 1e-4}
-# A gradient jumps where a minimum changes sides, which rounding can do.
-GRADIENTS = {"float64": 1e-7, "float32": 2e-3}
+GRADIENTS = {"float64": 1e-7, "float32": 1e-4}
 
 
 class Port(NamedTuple):

@@ -43,7 +43,8 @@ def test_the_weather_is_plausible(series):
 def test_the_same_seed_makes_the_same_world(tmp_path):
     made = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        synthesize(tmp_path / name, rows=5, columns=8, years=1, seed=seed)
+        size = {"rows": 5, "columns": 8, "years": 1, "noise": 0.05}
+        synthesize(tmp_path / name, **size, seed=seed)
         made.append(Series.read(Store.open(tmp_path / name)))
     np.testing.assert_array_equal(made[0].forcing, made[1].forcing)
     np.testing.assert_array_equal(
@@ -53,7 +54,7 @@ def test_the_same_seed_makes_the_same_world(tmp_path):
 
 
 def test_without_noise_the_observations_close_the_water_balance(tmp_path):
-    synthesize(tmp_path / "exact", rows=5, columns=8, years=2, noise=0)
+    synthesize(tmp_path / "exact", rows=5, columns=8, years=2, noise=0, seed=0)
     series = Series.read(Store.open(tmp_path / "exact"))
     monthly = {k: o.values for k, o in series.observations.items()}
     precipitation = series.forcing[..., 1].astype("float64")
@@ -69,4 +70,4 @@ def test_without_noise_the_observations_close_the_water_balance(tmp_path):
 
 def test_a_world_is_not_written_over_another(world):
     with pytest.raises(UserError, match="exists"):
-        synthesize(world)
+        synthesize(world, rows=5, columns=8, years=1, noise=0, seed=0)

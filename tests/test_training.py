@@ -150,6 +150,29 @@ def test_a_mistake_in_the_data_leaves_no_run_folder(world, tmp_path):
     assert not run.path.exists()
 
 
+def test_cells_without_observations_cannot_validate(world, monkeypatch):
+    monkeypatch.setattr(
+        training.splits,
+        "split",
+        lambda roles, fold: training.splits.Split(
+            train=np.arange(2, 20), validation=np.array([0]), test=np.array([1])
+        ),
+    )
+    read = training.pipeline.Series.read
+
+    def without_observations_in_the_first_cell(*arguments):
+        series = read(*arguments)
+        for observations in series.observations.values():
+            observations.values[0] = np.nan
+        return series
+
+    monkeypatch.setattr(
+        training.pipeline.Series, "read", without_observations_in_the_first_cell
+    )
+    with pytest.raises(UserError, match="None of the 1 validation cells"):
+        training.prepare(settings(world))
+
+
 def test_a_loss_that_is_not_finite_ends_the_training(world, tmp_path):
     run = RunFolder(tmp_path / "run")
     wild = settings(world, "training.learning_rate=1e38", "training.clip_value=1e30")

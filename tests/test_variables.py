@@ -137,7 +137,6 @@ def test_find_gives_nothing_for_an_unknown_word():
     assert find("snowdrift") is None
 
 
-@pytest.mark.xfail(reason="an empty word meets the empty CMIP names")
 def test_find_gives_nothing_for_an_empty_word():
     assert find("") is None
 

@@ -54,7 +54,7 @@ def main(
     resume: bool,
 ) -> None:
     """Trains the hybrid model and evaluates it on the test cells."""
-    with console.command():
+    with console.command(interrupted="Interrupted; --resume continues the run."):
         from h2mv_tf import quiet
 
         quiet.import_tensorflow()

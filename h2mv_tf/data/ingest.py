@@ -216,7 +216,8 @@ def _on_cells(dataset: xr.Dataset) -> xr.Dataset:
 
     dataset = dataset.drop_vars([axis.name for axis in axes.values()])
     names = _names_of_sites(dataset, lat) if lat == lon else {}
-    dataset = dataset.drop_vars(dataset.indexes).reset_coords()
+    replaced = {*dataset.indexes, *renamed.values()}
+    dataset = dataset.drop_vars(replaced, errors="ignore").reset_coords()
     dataset = dataset.rename_dims({k: v for k, v in renamed.items() if k != v})
     return dataset.assign_coords(names).assign_coords(
         {

@@ -311,7 +311,7 @@ def storable(field: xr.DataArray) -> xr.DataArray:
     """The array without its source's encoding, and with text that Zarr 3 can hold."""
     field = field.drop_encoding()
     for name, coordinate in field.coords.items():
-        if coordinate.dtype.kind in "OUT":  # pandas' and NumPy's are not specified
+        if coordinate.dtype.kind in "UT":  # neither is in the specification
             text = coordinate.values.astype(object)
             text = (coordinate.dims, text, coordinate.attrs)
             field = field.assign_coords({name: text})

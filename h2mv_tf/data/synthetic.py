@@ -41,11 +41,11 @@ class Land(NamedTuple):
 def synthesize(
     path: str | Path,
     *,
-    rows: int = 20,
-    columns: int = 40,
-    years: int = 3,
-    noise: float = 0.05,
-    seed: int = 0,
+    rows: int,
+    columns: int,
+    years: int,
+    noise: float,
+    seed: int,
 ) -> None:
     """Makes a synthetic world and writes it as a store.
 
