@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 import xarray as xr
 
 from h2mv_tf import plots
@@ -26,24 +25,15 @@ from h2mv_tf.data.store import Store
 from h2mv_tf.errors import UserError
 from h2mv_tf.export import export
 from h2mv_tf.model import H2MV, Normalization
-from h2mv_tf.objective import Constraint, Objective, Term, mean_terms
+from h2mv_tf.objective import Constraint, Objective
 from h2mv_tf.run_folder import Progress, RunFolder
+from h2mv_tf.steps import Totals, Trainer
 from h2mv_tf.variables import VARIABLES
 
 logger = logging.getLogger(__name__)
 
-RESIDUAL = "water_balance_residual"
 CLOSED = 1e-3  # mm d-1, the largest residual that rounding explains
 EPSILON = 1e-8  # of AdamW, as in the published optimizer; Keras' default is 1e-7
-
-
-class Evaluation(NamedTuple):
-    """How a model does on some cells."""
-
-    loss: float  # sum of the terms
-    terms: dict[str, float]  # mean over cells of each constraint
-    windows: dict[str, int]  # those with an observation
-    residual: float  # largest water balance residual [mm d-1]
 
 
 class Task(NamedTuple):
@@ -152,107 +142,6 @@ def prepare(config: Config) -> Task:
         validation=stream(split.validation, batch_size),
         test=stream(split.test, batch_size),
     )
-
-
-class Trainer:
-    """Steps of training and evaluation of a model.
-
-    Args:
-        model: The model.
-        objective: What it is held against.
-        optimizer: Keras optimizer; None to evaluate only.
-        jit_compile: Compile the steps with XLA.
-    """
-
-    def __init__(
-        self,
-        model: H2MV,
-        objective: Objective,
-        optimizer: keras.optimizers.Optimizer | None = None,
-        *,
-        jit_compile: bool = True,
-    ):
-        self.model, self.objective, self.optimizer = model, objective, optimizer
-        compiled = {"jit_compile": jit_compile, "autograph": False}
-        self._gradients = tf.function(self._gradients, **compiled)
-        self._errors = tf.function(self._errors, **compiled)
-
-    @tf.function(autograph=False)
-    def step(self, batch: Mapping) -> dict[str, Term]:
-        """One update of the weights, on all devices of the strategy.
-
-        Args:
-            batch: Of `pipeline.Stream`.
-
-        Returns:
-            The terms of the objective, before the update.
-        """
-        strategy = tf.distribute.get_strategy()
-        terms = strategy.run(self._update, (batch,))
-        return {
-            name: Term(*(strategy.reduce("SUM", part, axis=None) for part in term))
-            for name, term in terms.items()
-        }
-
-    def evaluate(self, stream: pipeline.Stream) -> Evaluation:
-        """The objective on all windows of a stream.
-
-        Args:
-            stream: Without a seed, so that every window comes.
-        """
-        totals, residual = Totals(self.objective.names), 0.0
-        for batch in stream.epoch():
-            terms, largest = self._errors(batch)
-            totals.add(terms)
-            residual = max(residual, float(largest))
-        means = totals.means()
-        return Evaluation(sum(means.values()), means, totals.cells, residual)
-
-    def _update(self, batch):
-        cells = self.objective.counts(batch["targets"], batch["month"])
-        # A mean needs the cells of all devices, and XLA cannot compile their sum:
-        # counts first, then one compiled piece.
-        replicas = tf.distribute.get_replica_context()
-        cells = {name: replicas.all_reduce("SUM", n) for name, n in cells.items()}
-        terms, gradients = self._gradients(batch, cells)
-        self.optimizer.apply(gradients, self.model.trainable_variables)
-        return terms
-
-    def _gradients(self, batch, cells):
-        with tf.GradientTape() as tape:
-            predictions = self.model(_inputs(batch), outputs=self.objective.names)
-            terms = self.objective.terms(predictions, batch["targets"], batch["month"])
-            of_all = {k: Term(term.total, cells[k]) for k, term in terms.items()}
-            loss = tf.add_n(list(mean_terms(of_all).values()))
-        return terms, tape.gradient(loss, self.model.trainable_variables)
-
-    def _errors(self, batch):
-        outputs = (*self.objective.names, RESIDUAL)
-        predictions = self.model(_inputs(batch), outputs=outputs)
-        terms = self.objective.terms(predictions, batch["targets"], batch["month"])
-        return terms, tf.reduce_max(tf.abs(predictions[RESIDUAL]))
-
-
-class Totals:
-    """Terms added up over batches.
-
-    Args:
-        names: Of the constraints.
-    """
-
-    def __init__(self, names: Sequence[str]):
-        self.sums = dict.fromkeys(names, 0.0)
-        self.cells = dict.fromkeys(names, 0)
-
-    def add(self, terms: Mapping[str, Term]) -> None:
-        """Adds the terms of a batch."""
-        for name, term in terms.items():
-            self.sums[name] += float(term.total)
-            self.cells[name] += int(term.cells)
-
-    def means(self) -> dict[str, float]:
-        """The mean over cells of each term; 0 where no cell has an observation."""
-        return {k: v / max(self.cells[k], 1) for k, v in self.sums.items()}
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -438,15 +327,6 @@ def _in_words(row: Mapping[str, float], epochs: int, names: Sequence[str]) -> st
         f"validation {row['val_loss']:.3f}, "
         f"{row['cell_days_per_second'] / 1000:.0f} thousand cell-days/s"
     )
-
-
-def _inputs(batch: Mapping) -> dict[str, tf.Tensor]:
-    """What the model reads of a batch."""
-    return {
-        name: batch[name]
-        for name in ("forcing", "static", "spin_up_forcing")
-        if name in batch
-    }
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ ALLOWED = {
     "export": {"variables", "model"},
     "plots": set(),
     "run_folder": {"__init__", "config", "errors"},
+    "steps": {"data.pipeline", "model", "objective"},
     "training": {
         "variables",
         "errors",
@@ -41,6 +42,7 @@ ALLOWED = {
         "export",
         "plots",
         "run_folder",
+        "steps",
     },
     "console": {"errors"},
     "progress": {"variables", "console"},

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import xarray as xr
 
-from h2mv_tf import config, training
+from h2mv_tf import config, steps, training
 from h2mv_tf.errors import UserError
 from h2mv_tf.model import H2MV
 from h2mv_tf.objective import Constraint, Objective
@@ -80,7 +80,7 @@ def test_training_lowers_the_loss_on_the_test_cells(run):
 def test_the_best_weights_are_those_that_are_exported(run, world):
     task = training.prepare(settings(world))
     model = keras.models.load_model(run.model_file)
-    trainer = training.Trainer(model, task.objective, jit_compile=False)
+    trainer = steps.Trainer(model, task.objective, jit_compile=False)
     validation = trainer.evaluate(task.validation)
     assert validation.loss == pytest.approx(run.load_history().val_loss.min(), rel=1e-5)
 
@@ -188,7 +188,7 @@ def test_xla_takes_the_same_step(world):
         keras.utils.set_random_seed(1)
         model = H2MV(7, encoder_units=6, code_size=3, lstm_units=5, dtype="float64")
         optimizer = keras.optimizers.SGD(0.1)
-        trainer = training.Trainer(
+        trainer = steps.Trainer(
             model, task.objective, optimizer, jit_compile=jit_compile
         )
         trainer.step(batch)
@@ -212,7 +212,7 @@ def test_windows_that_fill_a_batch_change_no_gradient(world):
     for given in (alone, filled):
         keras.utils.set_random_seed(1)
         model = H2MV(7, encoder_units=6, code_size=3, lstm_units=5, dtype="float64")
-        trainer = training.Trainer(
+        trainer = steps.Trainer(
             model, task.objective, keras.optimizers.SGD(0.1), jit_compile=False
         )
         trainer.step(given)
@@ -223,7 +223,7 @@ def test_windows_that_fill_a_batch_change_no_gradient(world):
 
 def test_a_constraint_that_no_test_cell_observes_is_said_to_be_unobserved():
     objective = Objective([Constraint(name="swe", mean=0.0, std=1.0, daily=True)])
-    totals = training.Totals(objective.names)
+    totals = steps.Totals(objective.names)
     targets = {"swe": tf.fill((2, 40), np.float32(np.nan))}
     month = tf.zeros((2, 40), tf.int32)
     totals.add(objective.terms({"swe": tf.ones((2, 40))}, targets, month))

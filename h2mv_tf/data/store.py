@@ -289,7 +289,6 @@ def write_store(
     path = Path(path)
     if path.exists():
         raise UserError(f"'{path}' exists. Remove it, or choose another name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         root = zarr.open_group(partial, mode="w", zarr_format=zarr_format)
