@@ -67,4 +67,4 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> 
         shown.add_row(*map(escape, row))
     console.print(f"\n{title}", markup=False)
     # Wider than a narrow screen, rather than with its words cut off.
-    console.print(shown, width=WIDEST, crop=False, soft_wrap=False)
+    Console(width=WIDEST, highlight=False).print(shown)

@@ -325,7 +325,7 @@ def _in_words(row: Mapping[str, float], epochs: int, names: Sequence[str]) -> st
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f} ({terms}), "
         f"validation {row['val_loss']:.3f}, "
-        f"{row['cell_days_per_second'] / 1000:.0f} thousand cell-days/s"
+        f"{row['cell_days_per_second'] / 1000:.3g} thousand cell-days/s"
     )
 
 

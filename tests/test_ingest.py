@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import netCDF4  # noqa: F401  its import may warn of NumPy's version
 import numpy as np
 import pandas as pd
 import pytest
