@@ -655,3 +655,10 @@ def test_the_store_is_not_there_until_it_is_whole(tmp_path, monkeypatch):
 def test_folders_on_the_way_are_made(tmp_path):
     write_store(tmp_path / "a/b/x.zarr", world())
     assert Store.open(tmp_path / "a/b/x.zarr").land.sum() == 4
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="Cannot write .*Not a directory"):
+        write_store(tmp_path / "file" / "store.zarr", world())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

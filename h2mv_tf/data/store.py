@@ -284,7 +284,7 @@ def write_store(
         zarr_format: 2 or 3.
 
     Raises:
-        UserError: The path exists.
+        UserError: The path exists, or cannot be written.
     """
     path = Path(path)
     if path.exists():
@@ -302,6 +302,8 @@ def write_store(
                 encoding={"data": {"chunks": _chunks(field)}},
             )
         partial.rename(path)
+    except OSError as error:
+        raise UserError(f"Cannot write '{path}': {error.strerror or error}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
