@@ -659,6 +659,6 @@ def test_folders_on_the_way_are_made(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="Cannot write .*Not a directory"):
+    with pytest.raises(UserError, match=r"Cannot write .*Not a directory"):
         write_store(tmp_path / "file" / "store.zarr", world())
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
