@@ -20,7 +20,8 @@ import xarray as xr
 from cf_xarray.units import units
 
 from h2mv_tf import __version__
-from h2mv_tf.data.store import DAY, MASK, STATIC, write_store
+from h2mv_tf.data.store import DAY, MASK, STATIC
+from h2mv_tf.data.writing import write_store
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES, Variable, find
 

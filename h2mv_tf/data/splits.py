@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from h2mv_tf.data.store import storable
+from h2mv_tf.data.writing import storable
 from h2mv_tf.errors import UserError
 
 SEA, TEST = 0, 11  # the other roles, 1 to 10, are the fold that the cell validates

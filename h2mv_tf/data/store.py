@@ -4,11 +4,9 @@ One Zarr store (format 2 or 3) holds a group for each variable, each with one
 array `data` of dims (time, lat, lon) on a grid or (time, cell) for sites and
 basins; static inputs are (variable, ...). `Store` reads the cells of the land
 mask as (cells, time) arrays and refuses what training could not use.
-`write_store` is its inverse.
+`writing` is its inverse.
 """
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +25,6 @@ MASK, STATIC = "mask", "static"
 REQUIRED = (*(VARIABLES[name].group for name in FORCING), STATIC, MASK)
 OBSERVED = tuple(VARIABLES[name].group for name in CONSTRAINTS)
 LAYOUTS = (("lat", "lon"), ("cell",))
-CHUNK_BYTES = 1_000_000  # all days of a tile of neighbouring cells
 DAY = np.timedelta64(1, "D")
 
 
@@ -266,70 +263,6 @@ class Store:
                 f"{self.describe(cell)} on {self.time[step]:%Y-%m-%d}, first of "
                 f"{outside.sum()} values. {hint} (`python -m h2mv_tf ingest` does it)."
             )
-
-
-def write_store(
-    path: str | Path,
-    fields: Mapping[str, xr.DataArray],
-    *,
-    attributes: Mapping[str, object] | None = None,
-    zarr_format: int = 3,
-) -> None:
-    """Writes a store; it appears under its name only when it is whole.
-
-    Args:
-        path: Where to; must not exist.
-        fields: Array of each group, of the dims that `Store` reads.
-        attributes: Of the whole store, as its source.
-        zarr_format: 2 or 3.
-
-    Raises:
-        UserError: The path exists, or cannot be written.
-    """
-    path = Path(path)
-    if path.exists():
-        raise UserError(f"'{path}' exists. Remove it, or choose another name.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        root = zarr.open_group(partial, mode="w", zarr_format=zarr_format)
-        root.attrs.update({"Conventions": "CF-1.11", **(attributes or {})})
-        for group, field in fields.items():
-            storable(field).to_dataset(name="data").to_zarr(
-                partial,
-                group=group,
-                zarr_format=zarr_format,
-                consolidated=False,
-                encoding={"data": {"chunks": _chunks(field)}},
-            )
-        partial.rename(path)
-    except OSError as error:
-        raise UserError(f"Cannot write '{path}': {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def storable(field: xr.DataArray) -> xr.DataArray:
-    """The array without its source's encoding, and with text that Zarr 3 can hold."""
-    field = field.drop_encoding()
-    for name, coordinate in field.coords.items():
-        if coordinate.dtype.kind in "UT":  # neither is in the specification
-            text = coordinate.values.astype(object)
-            text = (coordinate.dims, text, coordinate.attrs)
-            field = field.assign_coords({name: text})
-    return field
-
-
-def _chunks(field: xr.DataArray) -> tuple[int, ...]:
-    """The whole series of a tile of neighbouring cells, about CHUNK_BYTES."""
-    spatial = [dim for dim in field.dims if dim in ("lat", "lon", "cell")]
-    series = field.dtype.itemsize * np.prod(
-        [size for dim, size in field.sizes.items() if dim not in spatial], initial=1
-    )
-    cells = max(CHUNK_BYTES / series, 1)
-    side = max(int(cells ** (1 / len(spatial))), 1)
-    return tuple(
-        min(size, side) if dim in spatial else size for dim, size in field.sizes.items()
-    )
 
 
 def _groups(path: Path) -> tuple[str, ...]:

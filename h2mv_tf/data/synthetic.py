@@ -16,7 +16,8 @@ import tensorflow as tf
 import xarray as xr
 
 from h2mv_tf import physics
-from h2mv_tf.data.store import MASK, STATIC, write_store
+from h2mv_tf.data.store import MASK, STATIC
+from h2mv_tf.data.writing import write_store
 from h2mv_tf.variables import ANOMALIES, CONSTRAINTS, FORCING, VARIABLES
 
 FIRST_DAY = "2001-01-01"
