@@ -38,6 +38,10 @@ class Data(Section):
     # Means and deviations: of the training cells of the fold, or the attributes
     # `mean` and `std` of the store's arrays.
     normalization: Literal["training", "store"] = "training"
+    # Where the series are held: in memory, decoded on disk (in TMPDIR), or nowhere,
+    # so that each epoch reads the store. What does not fit memory is read, too.
+    cache: Literal["memory", "disk", "none"] = "memory"
+    buffer: PositiveInt = 1000  # MB of series that are held where the store is read
 
     @pydantic.field_validator("groups")
     @classmethod

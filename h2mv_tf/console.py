@@ -6,11 +6,18 @@ Imports neither TensorFlow nor Keras, so that `--help` is there at once.
 import contextlib
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from h2mv_tf.errors import UserError
@@ -56,6 +63,29 @@ class _Screen(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         console.print(self.format(record), markup=False)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows a progress bar on a terminal.
+
+    Args:
+        what: What goes on.
+
+    Yields:
+        A function to call with the number of parts that are done, and of all.
+    """
+    with Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

@@ -1,11 +1,14 @@
 """Figures: tables and arrays in, matplotlib figures out."""
 
+import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib import ticker
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart by colour-blind readers, too.
-TRAINING, VALIDATION = "#0072B2", "#D55E00"
+TRAINING, VALIDATION, TEST = "#0072B2", "#D55E00", "#F0E442"
 
 
 def loss_curves(history: pd.DataFrame) -> Figure:
@@ -41,4 +44,49 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     figure.supxlabel("epoch (grey: the best)", fontsize=9)
     figure.supylabel("loss [1]", fontsize=9)
     figure.axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def roles_map(roles: xr.DataArray, fold: int, test: int) -> Figure:
+    """A map of the cells that train, validate and test.
+
+    Args:
+        roles: Role of every cell, (lat, lon) or (cell,) with `lat` and `lon`: 0 is
+            sea, another number the fold in which the cell validates, or `test`.
+        fold: The fold.
+        test: Number of the test cells.
+    """
+    kinds = {
+        "training": (TRAINING, ~np.isin(roles, [0, fold, test])),
+        "validation": (VALIDATION, roles.values == fold),
+        "test": (TEST, roles.values == test),
+    }
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    if roles.ndim > 1:
+        number = sum(n * member for n, (_, member) in enumerate(kinds.values(), 1))
+        axis.pcolormesh(
+            roles.lon,
+            roles.lat,
+            np.where(number, number, np.nan),
+            cmap=ListedColormap([color for color, _ in kinds.values()]),
+            vmin=0.5,
+            vmax=3.5,
+        )
+    for name, (color, member) in kinds.items():
+        cells = [], []
+        if roles.ndim == 1:
+            cells = roles.lon[member], roles.lat[member]
+        axis.scatter(
+            *cells,
+            color=color,
+            edgecolor="0.2",
+            linewidth=0.5,
+            marker="s" if roles.ndim > 1 else "o",
+            label=f"{name}: {int(member.sum())} cells",
+        )
+    axis.set_xlabel("longitude [degrees east]", fontsize=9)
+    axis.set_ylabel("latitude [degrees north]", fontsize=9)
+    axis.tick_params(labelsize=8)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=9, frameon=False)
     return figure

@@ -87,6 +87,11 @@ class RunFolder:
         return self.path / "split.zarr"
 
     @property
+    def leakage_file(self) -> Path:
+        """Cells of each role, and how far apart the roles are."""
+        return self.path / "leakage.json"
+
+    @property
     def history_file(self) -> Path:
         """A row for each epoch."""
         return self.path / "history.csv"

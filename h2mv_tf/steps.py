@@ -102,7 +102,8 @@ class Trainer:
         outputs = (*self.objective.names, RESIDUAL)
         predictions = self.model(_inputs(batch), outputs=outputs)
         terms = self.objective.terms(predictions, batch["targets"], batch["month"])
-        return terms, tf.reduce_max(tf.abs(predictions[RESIDUAL]))
+        residual = tf.reduce_max(tf.abs(predictions[RESIDUAL]), axis=1)
+        return terms, tf.reduce_max(residual * batch["weight"])
 
 
 class Totals:

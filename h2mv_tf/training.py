@@ -16,14 +16,14 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import xarray as xr
 
 from h2mv_tf import plots
 from h2mv_tf.config import Config
 from h2mv_tf.data import pipeline, splits
-from h2mv_tf.data.store import Store
 from h2mv_tf.errors import UserError
 from h2mv_tf.export import export
+from h2mv_tf.inputs import Inputs
+from h2mv_tf.inputs import prepare as prepared
 from h2mv_tf.model import H2MV, Normalization
 from h2mv_tf.objective import Constraint, Objective
 from h2mv_tf.run_folder import Progress, RunFolder
@@ -37,10 +37,9 @@ EPSILON = 1e-8  # of AdamW, as in the published optimizer; Keras' default is 1e-
 
 
 class Task(NamedTuple):
-    """What is trained on: a store, cut and scaled as the configuration says."""
+    """What is trained on, and what it is held against."""
 
-    roles: xr.DataArray
-    statistics: pipeline.Statistics
+    inputs: Inputs
     objective: Objective
     train: pipeline.Stream
     validation: pipeline.Stream
@@ -74,8 +73,7 @@ def fit(
     if not resume:
         run.create()
         run.save_config(config)
-        run.save_json(run.normalization_file, task.statistics.to_dict())
-        splits.save(task.roles, run.split_store)
+        _describe(config, run, task.inputs)
     with _logged_to(run.log_file):
         _fit(config, run, task, resume, callbacks)
 
@@ -89,59 +87,52 @@ def prepare(config: Config) -> Task:
     Raises:
         UserError: The store cannot be trained with.
     """
-    store = Store.open(config.data.store, config.data.groups)
-    roles = splits.roles(
-        store.land, block_size=config.split.block_size, seed=config.split.seed
-    )
-    split = splits.split(roles, config.split.fold)
-    series = pipeline.Series.read(store, config.objective.constraints)
-    for role in ("validation", "test"):
-        cells = getattr(split, role)
-        found = (np.isfinite(o.values[cells]) for o in series.observations.values())
-        if not any(observed.any() for observed in found):
-            raise UserError(
-                f"None of the {len(cells)} {role} cells has an observation. Choose "
-                "another split.fold or split.seed, or a smaller split.block_size."
-            )
-    if config.data.normalization == "store":
-        statistics = pipeline.stored_statistics(store, tuple(series.observations))
-    else:
-        statistics = pipeline.training_statistics(series, split.train)
+    inputs = prepared(config)
     objective = Objective(
         [
             Constraint(
                 name=name,
-                mean=statistics.constraints[name].mean,
-                std=statistics.constraints[name].std,
-                daily=observations.daily,
+                mean=inputs.statistics.constraints[name].mean,
+                std=inputs.statistics.constraints[name].std,
+                daily=daily,
             )
-            for name, observations in series.observations.items()
+            for name, daily in inputs.survey.record.daily.items()
         ],
         anomaly_reference=config.objective.anomaly_reference,
         saturation=config.objective.saturation,
     )
+    # All streams share one batch size, so that one program serves them all.
+    windows = inputs.windows.plan(inputs.split.train, inputs.survey.observed)
+    batch_size = min(config.training.batch_size, len(windows.cell))
 
-    def stream(cells: np.ndarray, batch_size: int, seed: int | None = None):
+    def stream(cells: np.ndarray, seed: int | None = None) -> pipeline.Stream:
         return pipeline.Stream(
-            series,
+            inputs.source,
+            inputs.survey.record,
             cells,
+            inputs.windows,
             batch_size=batch_size,
             dtype=config.training.precision,
             seed=seed,
-            **config.window.model_dump(),
         )
 
-    train = stream(split.train, config.training.batch_size, config.training.seed)
-    # All streams share one batch size, so that one program serves them all.
-    batch_size = min(config.training.batch_size, train.windows)
     return Task(
-        roles=roles,
-        statistics=statistics,
+        inputs=inputs,
         objective=objective,
-        train=stream(split.train, batch_size, config.training.seed),
-        validation=stream(split.validation, batch_size),
-        test=stream(split.test, batch_size),
+        train=stream(inputs.split.train, config.training.seed),
+        validation=stream(inputs.split.validation),
+        test=stream(inputs.split.test),
     )
+
+
+def _describe(config: Config, run: RunFolder, inputs: Inputs) -> None:
+    """Writes what is known of a run before it starts."""
+    fold = config.split.fold
+    run.save_json(run.normalization_file, inputs.statistics.to_dict())
+    run.save_json(run.leakage_file, splits.leakage(inputs.roles, fold))
+    splits.save(inputs.roles, run.split_store)
+    figure = plots.roles_map(inputs.roles, fold, splits.TEST)
+    figure.savefig(run.figures / "roles.png", dpi=200)
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -191,6 +182,7 @@ def _fit(
         progress, history = None, []
         untrained = trainer.evaluate(task.test)
         run.save_json(run.metrics_file, {"untrained": untrained._asdict()})
+    _tell(task)
     _train(config, run, task, trainer, progress, history, callbacks)
 
     model.load_weights(run.best_weights)
@@ -213,10 +205,28 @@ def _fit(
     logger.info("Done in %.0f s.", time.perf_counter() - started)
 
 
+def _tell(task: Task) -> None:
+    """What is trained on, in the log."""
+    for finding in task.inputs.check.findings:
+        logger.info("Note: %s", finding)
+    for role in ("train", "validation", "test"):
+        stream = getattr(task, role)
+        plan = stream.plan()
+        skipped = f", {plan.skipped} without observation left out" * bool(plan.skipped)
+        logger.info(
+            "%s: %d cells, %d windows of %d days%s.",
+            role,
+            len(stream.cells),
+            len(plan.cell),
+            stream.windows.days,
+            skipped,
+        )
+
+
 def _model(config: Config, task: Task) -> H2MV:
     """The untrained model, with its normalisation and optimizer."""
     keras.utils.set_random_seed(config.training.seed)
-    statistics, settings = task.statistics, config.training
+    statistics, settings = task.inputs.statistics, config.training
     model = H2MV(
         len(statistics.static), dtype=settings.precision, **config.model.model_dump()
     )
@@ -248,6 +258,7 @@ def _train(
 ) -> None:
     """Epochs until the patience or the configured number ends; fills the history."""
     model, settings = trainer.model, config.training
+    first = 0 if progress is None else progress.epoch
     stopping = keras.callbacks.EarlyStopping(
         patience=settings.patience, mode="min", restore_best_weights=False
     )
@@ -261,13 +272,12 @@ def _train(
         add_history=False,
         model=model,
         epochs=settings.epochs,
-        steps=task.train.batches,
-        cell_days=task.train.batch_size * task.train.length,
+        steps=task.train.plan(first).batches,
+        cell_days=task.train.batch_size * task.train.windows.days,
     )
     listeners.on_train_begin()
-    first = 0
     if progress is not None:
-        first, stopping.wait = progress.epoch, progress.wait
+        stopping.wait = progress.wait
         stopping.best, stopping.best_epoch = progress.best_loss, progress.best_epoch - 1
     model.stop_training = stopping.wait >= settings.patience
     try:
@@ -289,8 +299,14 @@ def _train(
 def _epoch(task: Task, trainer: Trainer, epoch: int, listeners) -> dict[str, float]:
     """One pass over the training windows, and the validation after it."""
     totals = Totals(task.objective.names)
-    begin = time.perf_counter()
-    for step, batch in enumerate(task.train.epoch(epoch)):
+    begin, waiting = time.perf_counter(), 0.0
+    batches = enumerate(task.train.epoch(epoch))
+    while True:
+        asked = time.perf_counter()
+        step, batch = next(batches, (None, None))
+        waiting += time.perf_counter() - asked
+        if batch is None:
+            break
         listeners.on_train_batch_begin(step)
         totals.add(trainer.step(batch))
         listeners.on_train_batch_end(step, _logs(totals))
@@ -301,7 +317,8 @@ def _epoch(task: Task, trainer: Trainer, epoch: int, listeners) -> dict[str, flo
         "val_loss": validation.loss,
         **{f"val_{name}": value for name, value in validation.terms.items()},
         "learning_rate": float(trainer.optimizer.learning_rate),
-        "cell_days_per_second": task.train.cell_days / seconds,
+        "cell_days_per_second": task.train.cell_days(epoch) / seconds,
+        "waiting_for_data": waiting / seconds,
     }
 
 
@@ -325,7 +342,8 @@ def _in_words(row: Mapping[str, float], epochs: int, names: Sequence[str]) -> st
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f} ({terms}), "
         f"validation {row['val_loss']:.3f}, "
-        f"{row['cell_days_per_second'] / 1000:.3g} thousand cell-days/s"
+        f"{row['cell_days_per_second'] / 1000:.3g} thousand cell-days/s, "
+        f"{row['waiting_for_data']:.1%} waiting for data"
     )
 
 

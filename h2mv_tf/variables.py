@@ -37,6 +37,8 @@ class Variable:
         group: The Zarr group of the published store layout that holds it.
         cadence: For constraints, the time step on which it is compared.
         bounds: Physically plausible range in native units; None is open.
+        peak: What a record over land goes beyond somewhere; where none does, its
+            units may be others.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Variable:
     group: str | None = None
     cadence: Literal["daily", "monthly"] | None = None
     bounds: tuple[float | None, float | None] = (None, None)
+    peak: float | None = None
 
     @property
     def label(self) -> str:
@@ -81,6 +84,7 @@ _REGISTRY = (
         standard_name="surface_net_downward_radiative_flux",
         group="rn",
         bounds=(-500.0, 1000.0),
+        peak=50.0,
     ),
     Variable(
         name="precipitation",
@@ -93,6 +97,7 @@ _REGISTRY = (
         standard_name="precipitation_flux",
         group="prec",
         bounds=(0.0, 2500.0),
+        peak=5.0,
     ),
     Variable(
         name="air_temperature",
@@ -171,6 +176,7 @@ _REGISTRY = (
         group="fapar",
         cadence="monthly",
         bounds=_FRACTION,
+        peak=0.05,
     ),
     # learned, per cell
     Variable(
@@ -214,6 +220,7 @@ _REGISTRY = (
         group="swe",
         cadence="daily",
         bounds=_POSITIVE,
+        peak=2.0,
     ),
     Variable(
         name="soil_moisture",
@@ -319,6 +326,7 @@ _REGISTRY = (
         group="et",
         cadence="monthly",
         bounds=_POSITIVE,
+        peak=0.5,
     ),
     Variable(
         name="water_input",
@@ -380,6 +388,7 @@ _REGISTRY = (
         group="q",
         cadence="monthly",
         bounds=_POSITIVE,
+        peak=0.1,
     ),
     # diagnostics
     Variable(
@@ -434,6 +443,7 @@ _REGISTRY = (
         standard_name="land_water_amount",
         group="tws",
         cadence="monthly",
+        peak=5.0,
     ),
     Variable(
         name="tws_anomaly",

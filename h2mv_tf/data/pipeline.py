@@ -1,235 +1,89 @@
 """The stream: from a store to batches of windows.
 
-A sample is a window of consecutive days of one cell, with the spin-up days
-before it and the observations of its days and months. Batches are dictionaries
-of tensors of one static shape, so that nothing recompiles; the last batch is
-filled up with windows without observations, which count for nothing.
+Cells come pool by pool: a pool is as many blocks of the store as fit the buffer, or
+everything where the series are held. While one pool is dealt out, in random order
+of windows, the next one is read. Batches are dictionaries of tensors of one static
+shape, so that nothing recompiles; the last batch is filled up with windows of
+weight zero, which have no observations.
 """
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, NamedTuple
+import itertools
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 
-from h2mv_tf.data.store import Observations, Store
-from h2mv_tf.errors import UserError
-from h2mv_tf.variables import ANOMALIES, FORCING
+from h2mv_tf.data.series import Series, Tiles
+from h2mv_tf.data.windows import Record, Windows
 
-logger = logging.getLogger(__name__)
-
-NO_MONTH = -1
-SHORTEST_MONTH = 28  # days
+ALIGNMENT = 64  # bytes
+AHEAD = 2  # batches that wait for the model
+FILLING = (0.0, 0.0, 280.0)  # weather of windows that count for nothing
 
 
-class Moments(NamedTuple):
-    """Mean and standard deviation, in native units."""
+class Epoch(NamedTuple):
+    """The windows of one epoch, in their order."""
 
-    mean: float
-    std: float
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Moments of every input and observation, by name."""
-
-    forcing: Mapping[str, Moments]
-    static: Mapping[str, Moments]
-    constraints: Mapping[str, Moments]
-
-    def to_dict(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Plain numbers, as normalization.json holds them."""
-        return {
-            part: {
-                name: moments._asdict() for name, moments in getattr(self, part).items()
-            }
-            for part in ("forcing", "static", "constraints")
-        }
-
-
-@dataclass(frozen=True)
-class Series:
-    """The land cells of a store, in memory.
-
-    Attributes:
-        forcing: (cells, days, 3) in the registry's order and units.
-        static: (cells, static inputs).
-        static_names: Names of the static inputs.
-        observations: Observations of each constraint.
-        time: The days.
-    """
-
-    forcing: np.ndarray
-    static: np.ndarray
-    static_names: tuple[str, ...]
-    observations: Mapping[str, Observations]
-    time: pd.DatetimeIndex
-
-    @classmethod
-    def read(cls, store: Store, constraints: Sequence[str] | None = None) -> "Series":
-        """Reads all land cells.
-
-        Args:
-            store: Where from.
-            constraints: Names of the constraints; all that the store has by default.
-
-        Raises:
-            UserError: Data is missing or out of bounds, or there is no constraint.
-        """
-        names = store.constraints if constraints is None else constraints
-        if not names:
-            raise UserError(
-                f"Store '{store.path}' observes no constraint, so there is nothing "
-                "to train on. Add one of the groups tws, et, q, swe, fapar."
-            )
-        return cls(
-            forcing=store.forcing(),
-            static=store.static(),
-            static_names=store.static_names,
-            observations={name: store.observations(name) for name in names},
-            time=store.time,
-        )
-
-    @cached_property
-    def month(self) -> np.ndarray:
-        """The column of each day's month in monthly observations (days,)."""
-        months = self.time.year * 12 + self.time.month
-        return np.asarray(months - months[0], "int32")
-
-    @cached_property
-    def month_bounds(self) -> np.ndarray:
-        """First and last day of each calendar month (months, 2).
-
-        Where the record holds only part of a month they lie outside of it.
-        """
-        days = np.arange(len(self.time))
-        first = days - self.time.day + 1
-        last = first + self.time.days_in_month - 1
-        _, at = np.unique(self.month, return_index=True)
-        return np.stack([first[at], last[at]], axis=1).astype("int32")
-
-
-def training_statistics(series: Series, cells: np.ndarray) -> Statistics:
-    """Statistics of the training cells.
-
-    Args:
-        series: The land cells.
-        cells: Indices of the training cells.
-
-    Raises:
-        UserError: A constraint has no observation at any training cell.
-    """
-    constraints = {}
-    for name, observations in series.observations.items():
-        values = observations.values[cells]
-        values = values[~np.isnan(values).all(axis=1)]
-        if not len(values):
-            raise UserError(
-                f"Constraint '{name}' has no observation at any of the {len(cells)} "
-                "training cells. Drop it from objective.constraints, or choose "
-                "another split.fold."
-            )
-        if name in ANOMALIES:
-            values = values - np.nanmean(values, axis=1, keepdims=True)
-        constraints[name] = _moments(values, name)
-    return Statistics(
-        forcing={
-            name: _moments(series.forcing[cells, :, n], name)
-            for n, name in enumerate(FORCING)
-        },
-        static={
-            name: _moments(series.static[cells, n], name)
-            for n, name in enumerate(series.static_names)
-        },
-        constraints=constraints,
-    )
-
-
-def stored_statistics(store: Store, constraints: Sequence[str]) -> Statistics:
-    """Statistics that the store's arrays carry in their attributes.
-
-    Args:
-        store: The store.
-        constraints: Names of the constraints.
-
-    Raises:
-        UserError: An array has no attributes `mean` and `std`.
-    """
-    mean, std = store.stored_static_moments()
-    return Statistics(
-        forcing={name: Moments(*store.stored_moments(name)) for name in FORCING},
-        static={
-            name: Moments(float(mean[n]), float(std[n]))
-            for n, name in enumerate(store.static_names)
-        },
-        constraints={
-            name: Moments(*store.stored_moments(name)) for name in constraints
-        },
-    )
+    cell: np.ndarray  # (windows,)
+    start: np.ndarray  # (windows,) first days
+    pool: np.ndarray  # (windows,) ascending
+    batches: int
+    skipped: int  # windows without an observation, which are left out
 
 
 class Stream:
     """Batches of windows of some cells.
 
     Args:
-        series: The land cells.
-        cells: Indices of the cells to stream.
+        source: The series of the land cells.
+        record: What there is of them besides.
+        cells: The land cells to stream.
+        windows: What a sample is.
         batch_size: Windows in a batch.
-        length: Days of a window, or `full` for the whole record.
-        spin_up: Days before the window; of no effect with `full`, which is spun up
-            on itself.
-        stride: Days from one window to the next; `length` by default.
         dtype: Of the tensors.
-        seed: Shuffles the windows, and shifts them by up to a stride, anew in
-            each epoch; without one they come in order, the last at the end of
-            the record.
-
-    Raises:
-        UserError: The record is shorter than a window.
+        seed: Shuffles blocks and windows, and shifts the windows by up to a stride,
+            anew in each epoch; without one they come in order.
+        shard: This process' number and the number of all processes. Each streams
+            blocks of its own, in the same number of batches.
     """
 
     def __init__(
         self,
-        series: Series,
+        source: Series | Tiles,
+        record: Record,
         cells: np.ndarray,
+        windows: Windows,
         *,
         batch_size: int,
-        length: int | Literal["full"] = "full",
-        spin_up: int = 365,
-        stride: int | None = None,
         dtype: str = "float32",
         seed: int | None = None,
+        shard: tuple[int, int] = (0, 1),
     ):
-        days = len(series.time)
-        self.full = length == "full"
-        self.length = days if self.full else length
-        if self.length > days:
-            raise UserError(
-                f"A window of {self.length} days does not fit a record of {days}. "
-                "Shorten window.length, or set it to full."
-            )
-        self.time, self.month = series.time, series.month
-        self.month_bounds = series.month_bounds
-        self.static = tf.constant(series.static[cells], dtype)
-        self.forcing = tf.constant(series.forcing[cells], dtype)
-        self.daily = {k: o.daily for k, o in series.observations.items()}
-        self.observations = {
-            name: tf.constant(observations.values[cells], dtype)
-            for name, observations in series.observations.items()
-        }
-        self.spin_up, self.stride = spin_up, stride or self.length
-        self.batch_size, self.seed = batch_size, seed
-        self.windows = len(cells) * len(self._starts())
-        self.batches = -(-self.windows // batch_size)
+        self.source, self.record, self.cells = source, record, np.asarray(cells)
+        self.windows, self.batch_size = windows, batch_size
+        self.dtype, self.seed, self.shard = np.dtype(dtype), seed, shard
+        self._planned: tuple[int, Epoch] | None = None
 
-    @property
-    def cell_days(self) -> int:
-        """Days of all windows of an epoch, without spin-up and filling."""
-        return self.windows * self.length
+    def plan(self, number: int = 0) -> Epoch:
+        """The windows of an epoch of this process.
+
+        Args:
+            number: Of the epoch; with the seed it decides the order.
+        """
+        number = 0 if self.seed is None else number
+        if self._planned is None or self._planned[0] != number:
+            self._planned = number, self._plan(number)
+        return self._planned[1]
+
+    def cell_days(self, number: int = 0) -> int:
+        """Days of all windows of an epoch, without spin-up and filling.
+
+        Args:
+            number: Of the epoch.
+        """
+        return len(self.plan(number).cell) * self.windows.days
 
     def epoch(self, number: int = 0) -> tf.data.Dataset:
         """The batches of one epoch.
@@ -241,97 +95,198 @@ class Stream:
             Dictionaries of `forcing` (batch, length, 3), `static` (batch, n),
             `month` (batch, length) with the column of each day's month or -1
             where the window does not hold the whole month, `targets` by name,
-            (batch, length) or (batch, months), and, but for `full`,
-            `spin_up_forcing` (batch, spin_up, 3).
+            (batch, length) or (batch, months), `weight` (batch,), 0 where a window
+            only fills the batch, and, but for `full`, `spin_up_forcing`
+            (batch, spin_up, 3).
         """
-        cells, starts = len(self.static), self._starts()
-        cell = np.repeat(np.arange(cells, dtype="int32"), len(starts))
-        start = np.tile(starts, cells)
+        plan = self.plan(number)
+        dataset = tf.data.Dataset.from_generator(
+            lambda: self._batches(plan), output_signature=self._signature()
+        )
+        cardinality = tf.data.experimental.assert_cardinality(plan.batches)
+        return dataset.apply(cardinality).prefetch(AHEAD)
+
+    def _plan(self, number: int) -> Epoch:
+        generator = None
         if self.seed is not None:
             generator = np.random.default_rng([self.seed, number])
-            last = len(self.time) - self.length
-            shift = generator.integers(0, self.stride, len(start))
-            start = np.minimum(start + shift, last)
-            order = generator.permutation(len(start))
-            cell, start = cell[order], start[order]
-        filling = self.batches * self.batch_size - self.windows
-        real = np.arange(self.windows + filling) < self.windows
-        cell, start = (np.pad(x, (0, filling), mode="edge") for x in (cell, start))
-        index = {
-            "cell": cell.astype("int32"),
-            "start": start.astype("int32"),
-            "real": real,
-        }
-        return (
-            tf.data.Dataset.from_tensor_slices(index)
-            .batch(self.batch_size, drop_remainder=True)
-            .map(self._batch, num_parallel_calls=tf.data.AUTOTUNE)
-            .prefetch(tf.data.AUTOTUNE)
+        plan = self.windows.plan(self.cells, self.record.observed, generator)
+        blocks, block = np.unique(self.record.block[self.cells], return_inverse=True)
+        order = np.arange(len(blocks))
+        place = np.arange(len(plan.cell))
+        if generator is not None:
+            order = generator.permutation(order)
+            place = generator.permutation(place)
+        held = np.bincount(block, minlength=len(blocks))
+        pool = np.empty(len(blocks), int)
+        index, count = self.shard
+        shares = [order[n::count] for n in range(count)]
+        for share in shares:
+            pool[share] = _pools(held[share], self.source.room)
+        of_cell = np.zeros(len(self.record.block), int)
+        of_cell[self.cells] = block
+        of_window = of_cell[plan.cell]
+        sizes = [np.isin(of_window, share).sum() for share in shares]
+        own = np.isin(of_window, shares[index])
+        order = np.lexsort((place[own], pool[of_window[own]]))
+        return Epoch(
+            cell=plan.cell[own][order],
+            start=plan.start[own][order],
+            pool=pool[of_window[own]][order],
+            batches=-(-max(sizes) // self.batch_size),
+            skipped=plan.skipped,
         )
 
-    def _starts(self) -> np.ndarray:
-        """First days of the windows of a cell."""
-        last = len(self.time) - self.length
-        starts = np.arange(0, last + 1, self.stride)
-        # Without shifts, a window at the end reads what the strides leave over.
-        if self.seed is None and starts[-1] < last:
-            starts = np.append(starts, last)
-        return starts
+    def _batches(self, plan: Epoch) -> Iterator[dict]:
+        """Deals out the pools, one being read while another is in use."""
+        filling = 0
+        batch = self._empty()
+        for series, cell, start in self._pools(plan):
+            done = 0
+            while done < len(cell):
+                some = slice(done, done + self.batch_size - filling)
+                filled = filling + len(cell[some])
+                self._fill(
+                    batch, slice(filling, filled), series, cell[some], start[some]
+                )
+                done, filling = done + len(cell[some]), filled
+                if filling == self.batch_size:
+                    yield batch
+                    batch, filling = self._empty(), 0
+        given = len(plan.cell) // self.batch_size
+        for _ in range(plan.batches - given):
+            self._blank(batch, slice(filling, None))
+            yield batch
+            batch, filling = self._empty(), 0
 
-    @property
-    def _cycle(self) -> int:
-        """Whole years at the start of the record that cover the spin-up [days]."""
-        days = len(self.time)
-        years = -(-self.spin_up // 365)
-        ends = [self.time[0] + pd.DateOffset(years=n) for n in range(1, years + 1)]
-        lengths = [(end - self.time[0]).days for end in ends]
-        return max((n for n in lengths if n <= days), default=days)
+    def _pools(self, plan: Epoch) -> Iterator[tuple[Series, np.ndarray, np.ndarray]]:
+        """The windows of each pool, and the series that hold its cells."""
+        bounds = np.flatnonzero(np.diff(plan.pool, prepend=-1, append=-1))
+        parts = [slice(*pair) for pair in itertools.pairwise(bounds)]
+        if not len(plan.cell):
+            return
+        with ThreadPoolExecutor(1) as reader:
 
-    def _batch(self, index: dict[str, tf.Tensor]) -> dict:
-        cell, start = index["cell"], index["start"]
-        real = index["real"][:, None]
-        window = start[:, None] + tf.range(self.length)
-        month = tf.gather(self.month, window)
-        first, last = tf.unstack(tf.gather(self.month_bounds, month), axis=-1)
-        whole = (first >= window[:, :1]) & (last <= window[:, -1:])
-        column = month - month[:, :1]
-        batch = {
-            "static": tf.gather(self.static, cell),
-            "forcing": self._days(cell, window),
-            "month": tf.where(whole, column, NO_MONTH),
-            "targets": {},
-        }
-        if not self.full:
-            before = start[:, None] + tf.range(-self.spin_up, 0)
-            cycled = tf.where(before < 0, before % self._cycle, before)
-            batch["spin_up_forcing"] = self._days(cell, cycled)
-        months = month[:, :1] + tf.range(self.length // SHORTEST_MONTH + 2)
-        for name, values in self.observations.items():
-            steps = window if self.daily[name] else months
-            batch["targets"][name] = self._target(values, cell, steps, real)
-        return batch
+            def load(part: slice):
+                return reader.submit(self.source.load, np.unique(plan.cell[part]))
 
-    def _days(self, cell, days):
-        """Forcing of some days (batch, days) of some cells (batch,)."""
-        if self.full:
-            return tf.gather(self.forcing, cell)
-        cells = tf.broadcast_to(cell[:, None], tf.shape(days))
-        return tf.gather_nd(self.forcing, tf.stack([cells, days], -1))
+            coming = load(parts[0])
+            for part, following in itertools.zip_longest(parts, parts[1:]):
+                series = coming.result()
+                coming = load(following) if following is not None else None
+                yield series, plan.cell[part], plan.start[part]
+                del series  # before the pool after the next one is read
 
-    def _target(self, values, cell, steps, real):
-        """Observations at the steps, NaN beyond the record and in filling windows."""
-        inside = steps < tf.shape(values)[1]
-        found = tf.gather(
-            tf.gather(values, cell), tf.where(inside, steps, 0), batch_dims=1
+    def _fill(
+        self,
+        batch: dict,
+        at: slice,
+        series: Series,
+        cell: np.ndarray,
+        start: np.ndarray,
+    ) -> None:
+        """Writes windows into a batch."""
+        rows = series.rows(cell)
+        days, months = self.windows.days, self.windows.months
+        batch["static"][at] = self.record.static[cell]
+        batch["forcing"][at] = _runs(series.forcing, rows, start, days)
+        batch["month"][at] = self.windows.calendar(start)
+        batch["weight"][at] = 1
+        if not self.windows.full:
+            batch["spin_up_forcing"][at] = self._before(series, rows, start)
+        for name, values in series.observations.items():
+            target = batch["targets"][name]
+            if self.record.daily[name]:
+                target[at] = _runs(values, rows, start, days)
+                continue
+            month = self.windows.month[start][:, None] + np.arange(months)
+            inside = month < values.shape[1]
+            found = values[rows[:, None], np.where(inside, month, 0)]
+            target[at] = np.where(inside, found, np.nan)
+
+    def _before(self, series: Series, rows: np.ndarray, start: np.ndarray):
+        """Forcing of the spin-up days (windows, spin_up, 3)."""
+        spin_up = self.windows.spin_up
+        within = start >= spin_up
+        if within.all():
+            return _runs(series.forcing, rows, start - spin_up, spin_up)
+        result = np.empty((len(rows), spin_up, 3), "float32")
+        run = _runs(series.forcing, rows[within], start[within] - spin_up, spin_up)
+        result[within] = run
+        early, days = rows[~within], self.windows.before(start[~within])
+        result[~within] = series.forcing[early[:, None], days]
+        return result
+
+    def _blank(self, batch: dict, at: slice) -> None:
+        """Fills up a batch with windows that count for nothing."""
+        cell, start = self.cells[:1], np.zeros(1, int)
+        batch["static"][at] = self.record.static[cell]
+        batch["month"][at] = self.windows.calendar(start)
+        batch["weight"][at] = 0
+        for name in ("forcing", "spin_up_forcing"):
+            if name in batch:
+                batch[name][at] = FILLING
+        for target in batch["targets"].values():
+            target[at] = np.nan
+
+    def _empty(self) -> dict:
+        """A batch without values."""
+        return tf.nest.map_structure(
+            lambda spec: _aligned(spec.shape, spec.dtype.as_numpy_dtype),
+            self._signature(),
         )
-        return tf.where(inside & real, found, tf.constant(np.nan, values.dtype))
+
+    def _signature(self) -> dict:
+        size, windows = self.batch_size, self.windows
+        shapes = {
+            "static": (size, self.record.static.shape[1]),
+            "forcing": (size, windows.days, 3),
+            "weight": (size,),
+            "targets": {
+                name: (size, windows.days if daily else windows.months)
+                for name, daily in self.record.daily.items()
+            },
+        }
+        if not windows.full:
+            shapes["spin_up_forcing"] = (size, windows.spin_up, 3)
+        specs = {
+            name: {k: tf.TensorSpec(s, self.dtype) for k, s in shape.items()}
+            if isinstance(shape, Mapping)
+            else tf.TensorSpec(shape, self.dtype)
+            for name, shape in shapes.items()
+        }
+        return specs | {"month": tf.TensorSpec((size, windows.days), "int32")}
 
 
-def _moments(values: np.ndarray, name: str) -> Moments:
-    """Moments of what is there; a constant has a deviation of one native unit."""
-    values = values.astype("float64")
-    mean, std = float(np.nanmean(values)), float(np.nanstd(values))
-    if std == 0:
-        logger.warning("%s is %g at all training cells: not scaled.", name, mean)
-        std = 1.0
-    return Moments(mean, std)
+def _aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """An array that TensorFlow takes over without a copy."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + ALIGNMENT, "uint8")
+    offset = -memory.ctypes.data % ALIGNMENT
+    return memory[offset : offset + size].view(dtype).reshape(shape)
+
+
+def _pools(cells: np.ndarray, room: int | None) -> np.ndarray:
+    """The pool of each block: as many in a row as have room for their cells."""
+    if room is None:
+        return np.zeros(len(cells), int)
+    pool, held, result = 0, 0, []
+    for count in cells:
+        if held and held + count > room:
+            pool, held = pool + 1, 0
+        held += count
+        result.append(pool)
+    return np.array(result, int)
+
+
+def _runs(
+    values: np.ndarray, rows: np.ndarray, start: np.ndarray, days: int
+) -> np.ndarray:
+    """Runs of days of some rows (runs, days, ...)."""
+    if days == values.shape[1]:
+        return values[rows]
+    # One index for each run, not for each day of it.
+    item = values[0, 0].size if values.ndim > 2 else 1
+    flat = values.reshape(len(values), -1)
+    every = np.lib.stride_tricks.sliding_window_view(flat, days * item, axis=1)
+    return every[rows, start * item].reshape(len(rows), days, *values.shape[2:])

@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.spatial import cKDTree
 
 from h2mv_tf.data.writing import storable
 from h2mv_tf.errors import UserError
 
 SEA, TEST = 0, 11  # the other roles, 1 to 10, are the fold that the cell validates
 FOLDS = 10
+EARTH_RADIUS = 6371.0  # km
 TEST_SETS = 13  # one of which tests
 
 
@@ -116,6 +118,37 @@ def save(roles: xr.DataArray, path: str | Path) -> None:
     )
 
 
+def leakage(roles: xr.DataArray, fold: int) -> dict[str, dict[str, float]]:
+    """How well a fold keeps the roles apart.
+
+    Args:
+        roles: Of `roles`.
+        fold: 1 to 10.
+
+    Returns:
+        `cells` of each role, and `least_distance_km` from the training cells to
+        the nearest cell of each other role: 0 would be a cell with two roles.
+    """
+    of_land = _flat(roles)
+    cells = split(roles, fold)
+    latitude, longitude = np.radians(of_land.lat.values), np.radians(of_land.lon.values)
+    place = np.stack(
+        [
+            np.cos(latitude) * np.cos(longitude),
+            np.cos(latitude) * np.sin(longitude),
+            np.sin(latitude),
+        ],
+        axis=-1,
+    )
+    nearest = cKDTree(place[cells.train])
+    distances = {}
+    for role in ("validation", "test"):
+        chord = nearest.query(place[getattr(cells, role)])[0].min()
+        distances[role] = round(2 * EARTH_RADIUS * float(np.arcsin(chord / 2)), 1)
+    counts = {role: len(members) for role, members in cells._asdict().items()}
+    return {"cells": counts, "least_distance_km": distances}
+
+
 def split(roles: xr.DataArray, fold: int) -> Split:
     """The land cells in each role of one fold.
 
@@ -144,6 +177,13 @@ def split(roles: xr.DataArray, fold: int) -> Split:
                 "one of them in split.fold, or a smaller split.block_size."
             )
     return result
+
+
+def _flat(roles: xr.DataArray) -> xr.DataArray:
+    """The roles of the land cells, with their places."""
+    if roles.ndim > 1:
+        roles = roles.stack(cell=roles.dims, create_index=False)
+    return roles[roles.values != SEA]
 
 
 def _shuffled_sets(items: int, sets: int, generator) -> list[np.ndarray]:

@@ -3,10 +3,12 @@
 One Zarr store (format 2 or 3) holds a group for each variable, each with one
 array `data` of dims (time, lat, lon) on a grid or (time, cell) for sites and
 basins; static inputs are (variable, ...). `Store` reads the cells of the land
-mask as (cells, time) arrays and refuses what training could not use.
-`writing` is its inverse.
+mask as (cells, time) arrays, block by block along the chunks; what the values are
+worth, `survey` and `check` tell. `writing` is its inverse.
 """
 
+import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +20,7 @@ import pandas as pd
 import xarray as xr
 import zarr
 
+from h2mv_tf.data.writing import CHUNKS, blocks
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES
 
@@ -26,13 +29,29 @@ REQUIRED = (*(VARIABLES[name].group for name in FORCING), STATIC, MASK)
 OBSERVED = tuple(VARIABLES[name].group for name in CONSTRAINTS)
 LAYOUTS = (("lat", "lon"), ("cell",))
 DAY = np.timedelta64(1, "D")
+# Zarr's own pipeline spends more time between threads than on a chunk; that of the
+# package zarrs, where there is one, does not. Several blocks are read at a time.
+DECODING = (
+    {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
+    if importlib.util.find_spec("zarrs")
+    else {}
+)
 
 
-class Observations(NamedTuple):
-    """Observations of one constraint on the calendar of the forcing."""
+class Block(NamedTuple):
+    """A rectangle of cells that are read together."""
 
-    values: np.ndarray  # (cells, days) or (cells, months), native units, NaN: missing
+    region: tuple[slice, ...]  # of the dims of the mask
+    cells: np.ndarray  # which land cells lie in it
+    place: np.ndarray  # where in it, row by row
+
+
+class Calendar(NamedTuple):
+    """How the time axis of a constraint lies on the forcing's."""
+
     daily: bool  # daily steps; monthly otherwise
+    place: np.ndarray  # for each day or month of the forcing its step, or -1
+    time: pd.DatetimeIndex  # of the constraint
 
 
 @dataclass(frozen=True)
@@ -115,33 +134,79 @@ class Store:
     def _land_index(self) -> np.ndarray:
         return np.flatnonzero(self.land.values)
 
-    def forcing(self) -> np.ndarray:
-        """Forcing of the land cells (cells, days, 3), in the registry's order.
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The land, cut along the chunks of the forcing, row by row.
 
-        Raises:
-            UserError: A value is missing, or lies outside the registry's bounds.
+        No two blocks meet in a chunk of the forcing, so that a pass over the blocks
+        reads each of them once.
         """
-        fields = []
+        sides = dict.fromkeys(self.land.dims, 1)
         for name in FORCING:
-            values = self._read(VARIABLES[name].group)
-            self._refuse_missing(values, VARIABLES[name].label)
-            self._refuse_out_of_bounds(values, name)
-            fields.append(values)
-        return np.stack(fields, axis=-1)
+            chunks = self.chunks(VARIABLES[name].group)
+            sides = {dim: math.lcm(side, chunks[dim]) for dim, side in sides.items()}
+        number = np.full(self.land.size, -1)
+        number[self._land_index] = np.arange(len(self._land_index))
+        number = number.reshape(self.land.shape)
+        found = []
+        for region in blocks(self.land.sizes, sides):
+            inside = number[region].ravel()
+            (place,) = np.nonzero(inside >= 0)
+            if len(place):
+                found.append(Block(region, inside[place], place))
+        return tuple(found)
+
+    def chunks(self, group: str) -> dict[str, int]:
+        """Size of a group's chunks along each dimension."""
+        data = self._array(group)
+        chunks = data.encoding.get("preferred_chunks", data.sizes)
+        return {dim: min(chunks[dim], size) for dim, size in data.sizes.items()}
+
+    def attributes(self, group: str) -> Mapping[str, object]:
+        """The attributes of a group's array."""
+        return self._array(group).attrs
 
     def static(self) -> np.ndarray:
-        """Static inputs of the land cells (cells, static inputs).
+        """Static inputs of the land cells (cells, static inputs), NaN: missing.
 
         Raises:
-            UserError: A value is missing.
+            UserError: A chunk cannot be read.
         """
-        values = self._read(STATIC)
-        for column, name in zip(values.T, self.static_names, strict=True):
-            self._refuse_missing(column[:, None], f"static input '{name}'")
-        return values
+        everywhere = tuple(slice(None) for _ in self.land.dims)
+        cells = np.arange(len(self._land_index))
+        return self._read(STATIC, Block(everywhere, cells, self._land_index))
 
-    def observations(self, constraint: str) -> Observations:
-        """Observations of a constraint at the land cells.
+    def forcing(self, name: str, block: Block) -> np.ndarray:
+        """A forcing at the cells of a block (cells, days), NaN: missing.
+
+        Args:
+            name: Its name in the registry.
+            block: Of `blocks`.
+
+        Raises:
+            UserError: A chunk cannot be read.
+        """
+        return self._read(VARIABLES[name].group, block)
+
+    def observations(self, constraint: str, block: Block) -> np.ndarray:
+        """Observations of a constraint at the cells of a block.
+
+        Args:
+            constraint: Its name in the registry.
+            block: Of `blocks`.
+
+        Returns:
+            (cells, days) or (cells, months) on the forcing's calendar, NaN: missing.
+
+        Raises:
+            UserError: A chunk cannot be read.
+        """
+        place = self.calendar(constraint).place
+        values = self._read(VARIABLES[constraint].group, block)
+        return np.where(place >= 0, values[:, place], np.float32(np.nan))
+
+    def calendar(self, constraint: str) -> Calendar:
+        """How the time axis of a constraint lies on the forcing's.
 
         Args:
             constraint: Its name in the registry.
@@ -150,6 +215,15 @@ class Store:
             UserError: The store lacks it, its time is neither daily nor monthly
                 or has a step twice, or none of it lies in the forcing's period.
         """
+        if constraint not in self._calendars:
+            self._calendars[constraint] = self._calendar(constraint)
+        return self._calendars[constraint]
+
+    @cached_property
+    def _calendars(self) -> dict[str, Calendar]:
+        return {}
+
+    def _calendar(self, constraint: str) -> Calendar:
         variable = VARIABLES[constraint]
         where = f"'{constraint}' [{variable.units}] of store '{self.path}'"
         if constraint not in self.constraints:
@@ -159,7 +233,7 @@ class Store:
                 f"{', '.join(self.constraints) or 'none'}. Add the group, or drop it "
                 "from objective.constraints."
             )
-        time = _time(_open(self.path, self.groups, variable.group), where)
+        time = _time(self._array(variable.group), where)
         daily = len(time) > 1 and bool(np.median(np.diff(time)) == DAY)
         steps = time if daily else pd.Index(_month(time))
         if not steps.is_unique:
@@ -168,17 +242,25 @@ class Store:
                 f"{time[steps.duplicated()][0]:%Y-%m-%d} is the second step of its "
                 f"{'day' if daily else 'month'}. Average it to days or months."
             )
-        values = self._read(variable.group)
-        values[~np.isfinite(values)] = np.nan
         place = steps.get_indexer(self.time if daily else pd.Index(self.months))
-        on_calendar = np.where(place >= 0, values[:, place], np.float32(np.nan))
-        if np.isnan(on_calendar).all():
+        if (place < 0).all():
             raise UserError(
                 f"Constraint {where} has no observation in the period of the "
                 f"forcing, {_period(self.time)}; it covers {_period(time)}. Drop it "
                 "from objective.constraints, or bring the two periods together."
             )
-        return Observations(on_calendar, daily)
+        return Calendar(daily, place, time)
+
+    def missing_chunks(self) -> Mapping[str, int]:
+        """Chunks that a group's array has lost since it was written, where known."""
+        root = zarr.open_group(self.path, mode="r")
+        written = root.attrs.get(CHUNKS, {})
+        lost = {}
+        for group, name in self.groups.items():
+            key = f"{name}/data"
+            if key in written and key in root:
+                lost[group] = written[key] - root[key].nchunks_initialized
+        return {group: count for group, count in lost.items() if count > 0}
 
     def stored_moments(self, name: str) -> tuple[float, float]:
         """The attributes `mean` and `std` of a variable's array.
@@ -189,14 +271,14 @@ class Store:
         Raises:
             UserError: The array has no such attributes.
         """
-        return tuple(float(v) for v in self._attributes(VARIABLES[name].group))
+        return tuple(float(v) for v in self._moments(VARIABLES[name].group))
 
     def stored_static_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """The attributes `mean` and `std` of the static inputs, one per input."""
         shape = (len(self.static_names),)
         mean, std = (
             np.broadcast_to(np.asarray(values, "float64"), shape)
-            for values in self._attributes(STATIC)
+            for values in self._moments(STATIC)
         )
         return mean, std
 
@@ -206,8 +288,8 @@ class Store:
         name = f"{row['name'].item()}, " if "name" in row else ""
         return f"cell {cell} ({name}lat {row.lat.item():g}, lon {row.lon.item():g})"
 
-    def _attributes(self, group: str) -> tuple:
-        data = _open(self.path, self.groups, group)
+    def _moments(self, group: str) -> tuple:
+        data = self._array(group)
         try:
             return data.attrs["mean"], data.attrs["std"]
         except KeyError as error:
@@ -217,8 +299,43 @@ class Store:
                 "data.normalization: training."
             ) from error
 
-    def _read(self, group: str) -> np.ndarray:
-        """The land cells of a group, (cells, ...) in single precision."""
+    def _read(self, group: str, block: Block) -> np.ndarray:
+        """The cells of a block (cells, ...) in single precision, NaN: missing."""
+        variable = self._array(group).variable
+        try:
+            values = variable[(..., *block.region)].values
+        except Exception as error:  # each codec has its own
+            raise self._unreadable(group, block, error) from error
+        values = values.reshape(*values.shape[: -len(block.region)], -1)
+        if len(block.place) < values.shape[-1]:
+            values = values[..., block.place]
+        values = np.asarray(values, "float32")
+        if np.isinf(values).any():
+            values = np.where(np.isinf(values), np.float32(np.nan), values)
+        return values.T
+
+    def _unreadable(self, group: str, block: Block, error: Exception) -> UserError:
+        cells = self.describe(block.cells[0])
+        if len(block.cells) > 1:
+            cells += f" to {self.describe(block.cells[-1])}"
+        words = " ".join(str(error).split()) or type(error).__name__
+        return UserError(
+            f"Store '{self.path}': a chunk of '{self.groups[group]}/data' with {cells} "
+            "is truncated or damaged. Copy the store again, or make it anew. The "
+            f"reader says: {words[:200]}"
+        )
+
+    def _array(self, group: str) -> xr.DataArray:
+        """A group's array on the cells of the mask, read when it is asked for."""
+        if group not in self._arrays:
+            self._arrays[group] = self._on_mask(group)
+        return self._arrays[group]
+
+    @cached_property
+    def _arrays(self) -> dict[str, xr.DataArray]:
+        return {}
+
+    def _on_mask(self, group: str) -> xr.DataArray:
         data = _open(self.path, self.groups, group)
         where = f"Group '{self.groups[group]}' of store '{self.path}'"
         if not set(self.land.dims) <= set(data.dims):
@@ -235,34 +352,7 @@ class Store:
                     f"{where} and the mask differ in {name}. Bring both to one list "
                     "of cells."
                 )
-        cells = _flat(data).values[..., self._land_index]
-        return np.ascontiguousarray(np.moveaxis(cells, -1, 0), dtype="float32")
-
-    def _refuse_missing(self, values: np.ndarray, label: str) -> None:
-        missing = ~np.isfinite(values)
-        if missing.any():
-            cell, step = np.argwhere(missing)[0]
-            when = f" on {self.time[step]:%Y-%m-%d}" if values.shape[1] > 1 else ""
-            raise UserError(
-                f"Store '{self.path}': {label} is missing at {self.describe(cell)}"
-                f"{when}, first of {missing.sum()} missing values. Every land cell "
-                "needs it: fill it, or set the cell's mask to 0."
-            )
-
-    def _refuse_out_of_bounds(self, values: np.ndarray, name: str) -> None:
-        low, high = VARIABLES[name].bounds
-        outside = (values < low) | (values > high)
-        if outside.any():
-            cell, step = np.argwhere(outside)[0]
-            hint = "Convert its units"
-            if name == "air_temperature" and abs(values).max() < low:
-                hint = "It looks like degC: convert it to K"
-            raise UserError(
-                f"Store '{self.path}': {VARIABLES[name].label} has to lie between "
-                f"{low:g} and {high:g}; found {values[cell, step]:g} at "
-                f"{self.describe(cell)} on {self.time[step]:%Y-%m-%d}, first of "
-                f"{outside.sum()} values. {hint} (`python -m h2mv_tf ingest` does it)."
-            )
+        return data
 
 
 def _groups(path: Path) -> tuple[str, ...]:
@@ -284,7 +374,10 @@ def _open(path: Path, groups: Mapping[str, str], group: str) -> xr.DataArray:
         groups: As in `Store`.
         group: Its name in the published layout, which tells what it holds.
     """
-    dataset = xr.open_zarr(path, group=groups[group], consolidated=False, chunks=None)
+    with zarr.config.set(DECODING):
+        dataset = xr.open_zarr(
+            path, group=groups[group], consolidated=False, chunks=None
+        )
     where = f"Group '{groups[group]}' of store '{path}'"
     if "data" not in dataset:
         raise UserError(

@@ -1,0 +1,334 @@
+"""Check: what is wrong with a store, and how to mend it.
+
+    check = Check.of(survey(Store.open("globe.zarr")))
+    check.refuse()
+
+A finding is serious where a training would fail or learn something wrong; the
+others are for the user to know.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from h2mv_tf.data.store import DAY, STATIC, Store
+from h2mv_tf.data.survey import Summary, Survey
+from h2mv_tf.data.units import converts, same_units
+from h2mv_tf.errors import UserError
+from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES, Variable
+
+LARGE_BLOCK = 256e6  # bytes that are read together; more calls for other chunks
+PERCENT = 1.5  # a fraction above it is taken for percent
+
+
+class Finding(NamedTuple):
+    """Something that is wrong with a variable, or worth knowing."""
+
+    variable: str
+    serious: bool  # a training would fail, or learn something wrong
+    what: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.mend}".strip()
+
+
+class Row(NamedTuple):
+    """A variable of the store; range and gaps are of the land."""
+
+    name: str
+    units: str
+    low: float
+    high: float
+    missing: float  # share of the values
+    unobserved: int  # cells without any value
+    period: str
+    step: str
+    gaps: int  # steps that are left out of the time axis
+    chunks: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A row for each variable, and what was found.
+
+    Attributes:
+        store: Where the store is.
+        rows: The variables.
+        findings: What is wrong, the most serious first.
+    """
+
+    store: str
+    rows: tuple[Row, ...]
+    findings: tuple[Finding, ...]
+
+    @classmethod
+    def of(cls, survey: Survey) -> "Check":
+        """Checks a store.
+
+        Args:
+            survey: What a pass over it found.
+        """
+        store = survey.store
+        found = [*_structure(survey)]
+        for name, summary in survey.series.items():
+            found += _units(store, VARIABLES[name], summary)
+            found += _forcing(store, VARIABLES[name], summary)
+            found += _observations(VARIABLES[name], summary)
+        found += _static(survey)
+        return cls(
+            store=str(store.path),
+            rows=tuple(_rows(survey)),
+            findings=tuple(sorted(found, key=lambda finding: not finding.serious)),
+        )
+
+    @classmethod
+    def failed(
+        cls, path: object, error: UserError, before: "Check | None" = None
+    ) -> "Check":
+        """The check of a store that cannot be trained with at all.
+
+        Args:
+            path: Where the store is.
+            error: Why not.
+            before: What was found until then.
+        """
+        finding = Finding("store", True, str(error), "")
+        if before is None:
+            return cls(str(path), (), (finding,))
+        return cls(before.store, before.rows, (finding, *before.findings))
+
+    @property
+    def serious(self) -> tuple[Finding, ...]:
+        """The findings that a training would fail of."""
+        return tuple(finding for finding in self.findings if finding.serious)
+
+    def refuse(self) -> None:
+        """Raises a UserError where there is a serious finding."""
+        if not self.serious:
+            return
+        first, *others = self.serious
+        more = ""
+        if others:
+            more = (
+                f" There {'is' if len(others) == 1 else 'are'} {len(others)} more: see "
+                f"`python -m h2mv_tf check-data {self.store}`."
+            )
+        raise UserError(f"Store '{self.store}': {first}{more}")
+
+
+def _structure(survey: Survey) -> Iterator[Finding]:
+    """What is wrong with chunks."""
+    store = survey.store
+    for group, count in store.missing_chunks().items():
+        yield Finding(
+            group,
+            True,
+            f"{count} chunks of '{store.groups[group]}/data' are gone since it was "
+            "written.",
+            "Copy the store again, or make it anew.",
+        )
+    cells = max(len(block.cells) for block in store.blocks)
+    size = 4 * len(store.time) * cells
+    if size > LARGE_BLOCK:
+        yield Finding(
+            "store",
+            False,
+            f"Of the forcing {size / 1e6:,.0f} MB have to be read together, as its "
+            "chunks hold maps rather than series.",
+            "`python -m h2mv_tf ingest` makes a store of series.",
+        )
+
+
+def _units(store: Store, variable: Variable, summary: Summary) -> Iterator[Finding]:
+    """Units that the values or the attribute tell to be others."""
+    stated = store.attributes(variable.group).get("units")
+    convert = "Convert it (`python -m h2mv_tf ingest` does), or mend the attribute."
+    if stated is not None and not same_units(str(stated), variable.units):
+        how = (
+            "convert to" if converts(str(stated), variable.units) else "have nothing of"
+        )
+        yield Finding(
+            variable.name,
+            True,
+            f"{variable.label} has the units '{stated}', which {how} {variable.units}.",
+            convert,
+        )
+        return
+    peak = np.fmax.reduce(np.fmax(abs(summary.low), abs(summary.high)), initial=0)
+    if variable.peak is not None and summary.count.any() and peak < variable.peak:
+        yield Finding(
+            variable.name,
+            stated is None and variable.name in FORCING,
+            f"{variable.label} does not go beyond {peak:.2g} anywhere, though "
+            f"{variable.peak:g} is little. Its units may be others.",
+            convert,
+        )
+
+
+def _forcing(store: Store, variable: Variable, summary: Summary) -> Iterator[Finding]:
+    """Forcing is there, within bounds and not constant."""
+    if variable.name not in FORCING:
+        return
+    (lacking,) = np.nonzero(summary.missing >= 0)
+    if len(lacking):
+        cell = lacking[0]
+        total = int((len(store.time) - summary.count).sum())
+        yield Finding(
+            variable.name,
+            True,
+            f"{variable.label} is missing at {store.describe(cell)} on "
+            f"{store.time[summary.missing[cell]]:%Y-%m-%d}, first of {total} missing "
+            "values.",
+            "Every land cell needs it: fill it, or set the cell's mask to 0.",
+        )
+    (outside,) = np.nonzero(summary.outside)
+    low, high = variable.bounds
+    if len(outside):
+        cell = outside[0]
+        hint = "Convert its units"
+        if variable.name == "air_temperature" and np.nanmax(abs(summary.high)) < low:
+            hint = "It looks like degC: convert it to K"
+        yield Finding(
+            variable.name,
+            True,
+            f"{variable.label} has to lie between {low:g} and {high:g}; found "
+            f"{summary.outsider[cell]:g} at {store.describe(cell)} on "
+            f"{store.time[summary.first_outside[cell]]:%Y-%m-%d}, first of "
+            f"{int(summary.outside.sum())} values.",
+            f"{hint} (`python -m h2mv_tf ingest` does it).",
+        )
+    if _constant(summary):
+        yield Finding(
+            variable.name,
+            True,
+            f"{variable.label} is {summary.low[0]:g} everywhere on all days.",
+            "Weather changes: look where it comes from.",
+        )
+
+
+def _observations(variable: Variable, summary: Summary) -> Iterator[Finding]:
+    """Observations are there, and what the model can reach."""
+    if variable.name not in CONSTRAINTS:
+        return
+    count = int(summary.count.sum())
+    if not count:
+        yield Finding(
+            variable.name,
+            True,
+            f"Constraint '{variable.name}' has no observation at any land cell in the "
+            "period of the forcing.",
+            "Drop it from objective.constraints, or add observations.",
+        )
+        return
+    low, high = variable.bounds
+    if high is not None and np.nanmax(summary.high) > PERCENT * high:
+        yield Finding(
+            variable.name,
+            True,
+            f"{variable.label} goes up to {np.nanmax(summary.high):g}; a fraction is "
+            f"at most {high:g}. It looks like percent.",
+            "Divide it by 100 (`python -m h2mv_tf ingest` does).",
+        )
+    elif summary.outside.any():
+        share = summary.outside.sum() / count
+        yield Finding(
+            variable.name,
+            False,
+            f"{share:.2%} of the values of {variable.label} are ones that the model "
+            f"cannot reach, as it stays {_within(low, high)}.",
+            "They count like any other.",
+        )
+    if _constant(summary):
+        value = np.nanmin(summary.low)
+        yield Finding(
+            variable.name,
+            False,
+            f"{variable.label} is {value:g} wherever it is observed.",
+            "It tells little: drop it from objective.constraints, maybe.",
+        )
+
+
+def _static(survey: Survey) -> Iterator[Finding]:
+    """Static inputs are there, and not constant."""
+    store = survey.store
+    names = zip(store.static_names, survey.static.T, strict=True)
+    for name, values in names:
+        (lacking,) = np.nonzero(np.isnan(values))
+        if len(lacking):
+            yield Finding(
+                name,
+                True,
+                f"static input '{name}' is missing at {store.describe(lacking[0])}, "
+                f"first of {len(lacking)} missing values.",
+                "Every land cell needs it: fill it, or set the cell's mask to 0.",
+            )
+        elif len(values) > 1 and values.min() == values.max():
+            yield Finding(
+                name,
+                False,
+                f"Static input '{name}' is {values[0]:g} at all cells.",
+                "It tells nothing: drop it, maybe.",
+            )
+
+
+def _rows(survey: Survey) -> Iterator[Row]:
+    store = survey.store
+    for name, summary in survey.series.items():
+        variable = VARIABLES[name]
+        steps, time = len(store.time), store.time
+        step, gaps = "daily", 0
+        if name in CONSTRAINTS:
+            calendar = store.calendar(name)
+            steps, time = len(calendar.place), calendar.time
+            step = "daily" if calendar.daily else "monthly"
+            gaps = _gaps(time, calendar.daily)
+        yield Row(
+            name=name,
+            units=variable.units,
+            low=float(np.fmin.reduce(summary.low)),
+            high=float(np.fmax.reduce(summary.high)),
+            missing=1 - float(summary.count.sum()) / (steps * len(summary.count)),
+            unobserved=int((summary.count == 0).sum()),
+            period=f"{time[0]:%Y-%m-%d} to {time[-1]:%Y-%m-%d}",
+            step=step,
+            gaps=gaps,
+            chunks=_chunks(store, variable.group),
+        )
+    for name, values in zip(store.static_names, survey.static.T, strict=True):
+        yield Row(
+            name=name,
+            units="",
+            low=float(np.fmin.reduce(values)),
+            high=float(np.fmax.reduce(values)),
+            missing=float(np.isnan(values).mean()),
+            unobserved=int(np.isnan(values).sum()),
+            period="",
+            step="static",
+            gaps=0,
+            chunks=_chunks(store, STATIC),
+        )
+
+
+def _gaps(time: pd.DatetimeIndex, daily: bool) -> int:
+    """Steps between the first and the last that a time axis leaves out."""
+    if daily:
+        return int((time[-1] - time[0]) / DAY) + 1 - len(time)
+    months = time.year * 12 + time.month
+    return int(months[-1] - months[0]) + 1 - len(time)
+
+
+def _chunks(store: Store, group: str) -> str:
+    return " x ".join(str(size) for size in store.chunks(group).values())
+
+
+def _constant(summary: Summary) -> bool:
+    low, high = np.fmin.reduce(summary.low), np.fmax.reduce(summary.high)
+    return bool(low == high) and summary.count.sum() > 1
+
+
+def _within(low: float | None, high: float | None) -> str:
+    return f"at {low:g} or above" if high is None else f"between {low:g} and {high:g}"

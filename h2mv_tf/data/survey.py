@@ -1,0 +1,268 @@
+"""Survey: one pass over a store, and what it tells of every cell.
+
+Moments, ranges and gaps of each variable at each cell, from which follow the
+statistics of any set of cells, out of core and in double precision.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from h2mv_tf.data.series import Series, read
+from h2mv_tf.data.store import Store
+from h2mv_tf.data.windows import Observed, Record, observed
+from h2mv_tf.errors import UserError
+from h2mv_tf.variables import ANOMALIES, FORCING, VARIABLES
+
+logger = logging.getLogger(__name__)
+
+NOWHERE = -1
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation, in native units."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Moments of every input and observation, by name."""
+
+    forcing: Mapping[str, Moments]
+    static: Mapping[str, Moments]
+    constraints: Mapping[str, Moments]
+
+    def to_dict(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Plain numbers, as normalization.json holds them."""
+        return {
+            part: {
+                name: moments._asdict() for name, moments in getattr(self, part).items()
+            }
+            for part in ("forcing", "static", "constraints")
+        }
+
+
+class Summary(NamedTuple):
+    """A variable at each cell; every field is (cells,)."""
+
+    count: np.ndarray  # values that are there
+    mean: np.ndarray  # native units, 0 where there is none
+    squares: np.ndarray  # sum of squared deviations from the cell's mean
+    low: np.ndarray  # least value, NaN where there is none
+    high: np.ndarray
+    missing: np.ndarray  # first step without a value, -1 where there is none
+    outside: np.ndarray  # values beyond the registry's bounds
+    first_outside: np.ndarray  # first step with one, -1 where there is none
+    outsider: np.ndarray  # the value there, NaN where there is none
+
+    @classmethod
+    def of(cls, values: np.ndarray, bounds: tuple) -> "Summary":
+        """The summary of series (cells, steps), NaN where there is no value."""
+        there = ~np.isnan(values)
+        count = there.sum(axis=1)
+        filled = np.where(there, values, 0).astype("float64")
+        mean = filled.sum(axis=1) / np.maximum(count, 1)
+        deviations = np.where(there, filled - mean[:, None], 0)
+        low, high = (
+            reduce.reduce(values, axis=1, initial=np.nan)
+            for reduce in (np.fmin, np.fmax)
+        )
+        beyond = np.zeros(values.shape, bool)
+        if bounds[0] is not None:
+            beyond |= values < bounds[0]
+        if bounds[1] is not None:
+            beyond |= values > bounds[1]
+        return cls(
+            count=count,
+            mean=mean,
+            squares=np.einsum("cs,cs->c", deviations, deviations),
+            low=low,
+            high=high,
+            missing=_first(~there),
+            outside=beyond.sum(axis=1),
+            first_outside=_first(beyond),
+            outsider=np.where(
+                beyond.any(axis=1),
+                values[np.arange(len(values)), beyond.argmax(axis=1)],
+                np.nan,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a pass over a store found.
+
+    Attributes:
+        store: The store.
+        series: Summary of each forcing and constraint, by name.
+        static: Static inputs (cells, static inputs), NaN: missing.
+        observed: Where there are observations of any constraint.
+    """
+
+    store: Store
+    series: Mapping[str, Summary]
+    static: np.ndarray
+    observed: Observed
+
+    @property
+    def record(self) -> Record:
+        """What the stream needs to know of all cells."""
+        blocks = np.empty(len(self.static), "int32")
+        for number, block in enumerate(self.store.blocks):
+            blocks[block.cells] = number
+        return Record(
+            time=self.store.time,
+            static=self.static,
+            daily={name: self.store.calendar(name).daily for name in self.constraints},
+            observed=self.observed,
+            block=blocks,
+        )
+
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """Names of the constraints that were looked at."""
+        return tuple(name for name in self.series if name not in FORCING)
+
+    def statistics(self, cells: np.ndarray) -> Statistics:
+        """Statistics of the training cells.
+
+        Args:
+            cells: The training cells.
+
+        Raises:
+            UserError: A constraint has no observation at any training cell.
+        """
+        for name in self.constraints:
+            if not self.series[name].count[cells].any():
+                raise UserError(
+                    f"Constraint '{name}' has no observation at any of the "
+                    f"{len(cells)} training cells. Drop it from "
+                    "objective.constraints, or choose another split.fold."
+                )
+        moments = {
+            name: _moments(name, Summary(*(part[cells] for part in summary)))
+            for name, summary in self.series.items()
+        }
+        static = Summary.of(self.static[cells].T, (None, None))
+        return Statistics(
+            forcing={name: moments[name] for name in FORCING},
+            static={
+                name: _moments(name, Summary(*(part[[n]] for part in static)))
+                for n, name in enumerate(self.store.static_names)
+            },
+            constraints={name: moments[name] for name in self.constraints},
+        )
+
+
+def survey(
+    store: Store,
+    constraints: Sequence[str] | None = None,
+    *,
+    keep: Series | None = None,
+    progress=None,
+) -> Survey:
+    """Reads all land cells once.
+
+    Args:
+        store: The store.
+        constraints: Names of the constraints; all that the store has by default.
+        keep: Takes in what is read, so that it need not be read again.
+        progress: Called with the number of blocks read and of all blocks.
+
+    Raises:
+        UserError: There is no constraint, a time axis is of no use, or a chunk
+            cannot be read.
+    """
+    names = store.constraints if constraints is None else tuple(constraints)
+    if not names:
+        raise UserError(
+            f"Store '{store.path}' observes no constraint, so there is nothing "
+            "to train on. Add one of the groups tws, et, q, swe, fapar."
+        )
+    daily = {name: store.calendar(name).daily for name in names}
+    parts, cells = [], []
+    for number, (block, values) in enumerate(read(store, names, store.blocks), start=1):
+        if keep is not None:
+            keep.put(block, values)
+        seen = observed(
+            {name: values[name] for name in names},
+            daily,
+            len(store.time),
+            len(store.months),
+        )
+        summaries = {
+            name: Summary.of(series, VARIABLES[name].bounds)
+            for name, series in values.items()
+        }
+        parts.append((summaries, seen))
+        cells.append(block.cells)
+        if progress is not None:
+            progress(number, len(store.blocks))
+    order = np.argsort(np.concatenate(cells))
+
+    def joined(pick) -> np.ndarray:
+        return np.concatenate([pick(*part) for part in parts])[order]
+
+    return Survey(
+        store=store,
+        series={
+            name: Summary(
+                *(
+                    joined(lambda s, _, name=name, n=n: s[name][n])
+                    for n in range(len(Summary._fields))
+                )
+            )
+            for name in (*FORCING, *names)
+        },
+        static=store.static(),
+        observed=Observed(joined(lambda _, o: o.days), joined(lambda _, o: o.months)),
+    )
+
+
+def stored_statistics(store: Store, constraints: Sequence[str]) -> Statistics:
+    """Statistics that the store's arrays carry in their attributes.
+
+    Args:
+        store: The store.
+        constraints: Names of the constraints.
+
+    Raises:
+        UserError: An array has no attributes `mean` and `std`.
+    """
+    mean, std = store.stored_static_moments()
+    return Statistics(
+        forcing={name: Moments(*store.stored_moments(name)) for name in FORCING},
+        static={
+            name: Moments(float(mean[n]), float(std[n]))
+            for n, name in enumerate(store.static_names)
+        },
+        constraints={
+            name: Moments(*store.stored_moments(name)) for name in constraints
+        },
+    )
+
+
+def _moments(name: str, cells: Summary) -> Moments:
+    """Moments over cells; a constant has a deviation of one native unit."""
+    count = cells.count.sum()
+    mean = (cells.count * cells.mean).sum() / count
+    squares, constant = cells.squares.sum(), bool((cells.low == cells.high).all())
+    if name in ANOMALIES:  # each cell's are taken from its own mean
+        mean = 0.0
+    else:
+        squares += (cells.count * (cells.mean - mean) ** 2).sum()
+        constant = constant and len(np.unique(cells.low)) == 1
+    if constant:
+        logger.warning("%s is %g at all training cells: not scaled.", name, mean)
+    return Moments(float(mean), 1.0 if constant else float(np.sqrt(squares / count)))
+
+
+def _first(where: np.ndarray) -> np.ndarray:
+    """The first step of each cell that is so, -1 where none is."""
+    return np.where(where.any(axis=1), where.argmax(axis=1), NOWHERE)

@@ -1,0 +1,51 @@
+"""Units, as CF writes them; an amount of water is a depth, at 1000 kg m-3.
+
+>>> float(converted(2.0, "kg m-2 s-1", "mm d-1"))
+172800.0
+"""
+
+import numpy as np
+import pint
+from cf_xarray.units import units
+
+WATER = pint.Context()
+for _per_area, _depth in (
+    ("[mass] / [length] ** 2", "[length]"),
+    ("[mass] / [length] ** 2 / [time]", "[length] / [time]"),
+):
+    WATER.add_transformation(
+        _per_area, _depth, lambda _, amount: amount / units("1000 kg m-3")
+    )
+
+
+def converted(values, found: str, wanted: str):
+    """Values in other units.
+
+    Args:
+        values: Numbers or an array.
+        found: Their units.
+        wanted: Units to convert to.
+
+    Raises:
+        Exception: The units are unknown or do not convert; the parser has a dozen
+            kinds, so use `converts` first.
+    """
+    unit = units.Unit(str(found).removesuffix(" of water equivalent"))
+    return units.Quantity(values, unit).to(units.Unit(wanted), WATER).magnitude
+
+
+def converts(found: str, wanted: str) -> bool:
+    """Whether units are known and convert to others."""
+    try:
+        converted(np.ones(1), found, wanted)
+    except Exception:  # the parser of pint raises a dozen kinds
+        return False
+    return True
+
+
+def same_units(found: str, wanted: str) -> bool:
+    """Whether numbers in these units are numbers in those."""
+    if not converts(found, wanted):
+        return False
+    numbers = np.array([0.0, 1.0])
+    return bool(np.allclose(converted(numbers, found, wanted), numbers, rtol=1e-6))

@@ -1,0 +1,174 @@
+"""Inputs: from a configuration to the data of a training, checked.
+
+What the store holds, which cells train, their statistics, and what a training on
+them needs. Imports neither TensorFlow nor Keras.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from h2mv_tf.config import Config
+from h2mv_tf.data import series, splits
+from h2mv_tf.data.check import Check
+from h2mv_tf.data.store import Store
+from h2mv_tf.data.survey import Statistics, Survey, stored_statistics, survey
+from h2mv_tf.data.windows import Windows
+from h2mv_tf.errors import UserError
+
+# Of a training step on two cores, in float32: of each day, and of each cell and
+# day. They stretch with the time of the matrix product that a day costs.
+DAY_SECONDS, CELL_DAY_SECONDS = 0.15e-3, 4.3e-6
+PRODUCT_SECONDS = 0.42e-3  # of PRODUCT, on the machine where these were measured
+PRODUCT = (256, 122, 400)
+
+
+class Inputs(NamedTuple):
+    """What a model is trained on."""
+
+    survey: Survey
+    source: series.Series | series.Tiles
+    roles: xr.DataArray
+    split: splits.Split
+    windows: Windows
+    statistics: Statistics
+    check: Check
+
+
+class Needs(NamedTuple):
+    """What a training will need."""
+
+    cells: dict[str, int]  # of each role
+    windows: dict[str, int]  # of each role, of an epoch
+    skipped: dict[str, int]  # windows that have no observation
+    cell_days: int  # of an epoch, spin-up included
+    steps: int  # of an epoch
+    series: int  # bytes of all series
+    held: int  # bytes of them that are in memory
+    seconds: float  # of an epoch, roughly
+
+
+def prepare(config: Config, progress: Callable | None = None) -> Inputs:
+    """Reads and checks all that a training needs.
+
+    Args:
+        config: The configuration.
+        progress: Called with the number of blocks read and of all blocks.
+
+    Raises:
+        UserError: The store cannot be trained with.
+    """
+    store, source, found = _read(config, progress)
+    checked = Check.of(found)
+    checked.refuse()
+    return _prepared(config, store, source, found, checked)
+
+
+def examine(
+    config: Config, progress: Callable | None = None
+) -> tuple[Check, Needs | None]:
+    """Checks the store of a configuration, and tells what a training will need.
+
+    Args:
+        config: The configuration.
+        progress: Called with the number of blocks read and of all blocks.
+
+    Returns:
+        The check, and the needs where it finds nothing serious.
+    """
+    checked = None
+    try:
+        store, source, found = _read(config, progress)
+        checked = Check.of(found)
+        if checked.serious:
+            return checked, None
+        inputs = _prepared(config, store, source, found, checked)
+    except UserError as error:
+        return Check.failed(config.data.store, error, checked), None
+    return checked, needs(config, inputs)
+
+
+def _read(config: Config, progress: Callable | None):
+    """The store, where its series are held, and what a pass over it found."""
+    store = Store.open(config.data.store, config.data.groups)
+    names = config.objective.constraints or store.constraints
+    source = series.source(
+        store, names, cache=config.data.cache, buffer=config.data.buffer
+    )
+    keep = source if isinstance(source, series.Series) else None
+    return store, source, survey(store, names, keep=keep, progress=progress)
+
+
+def _prepared(
+    config: Config,
+    store: Store,
+    source: series.Series | series.Tiles,
+    found: Survey,
+    checked: Check,
+) -> Inputs:
+    roles = splits.roles(
+        store.land, block_size=config.split.block_size, seed=config.split.seed
+    )
+    split = splits.split(roles, config.split.fold)
+    for role in ("validation", "test"):
+        cells = getattr(split, role)
+        if not any(found.series[name].count[cells].any() for name in found.constraints):
+            raise UserError(
+                f"None of the {len(cells)} {role} cells has an observation. Choose "
+                "another split.fold or split.seed, or a smaller split.block_size."
+            )
+    if config.data.normalization == "store":
+        statistics = stored_statistics(store, found.constraints)
+    else:
+        statistics = found.statistics(split.train)
+    windows = Windows(store.time, **config.window.model_dump())
+    return Inputs(found, source, roles, split, windows, statistics, checked)
+
+
+def needs(config: Config, inputs: Inputs) -> Needs:
+    """What a training will need.
+
+    Args:
+        config: The configuration.
+        inputs: Of `prepare`.
+    """
+    windows = inputs.windows
+    plans = {
+        role: windows.plan(cells, inputs.survey.observed)
+        for role, cells in inputs.split._asdict().items()
+    }
+    count = {role: len(plan.cell) for role, plan in plans.items()}
+    batch = min(config.training.batch_size, max(count["train"], 1))
+    steps = -(-count["train"] // batch)
+    days = windows.days + (windows.days if windows.full else windows.spin_up)
+    one = series.cell_bytes(inputs.survey.store, inputs.survey.constraints)
+    held = len(inputs.survey.static) * one
+    if isinstance(inputs.source, series.Tiles):
+        held = min(held, 2 * inputs.source.room * one)
+    elif inputs.source.folder is not None:
+        held = 0
+    return Needs(
+        cells={role: len(cells) for role, cells in inputs.split._asdict().items()},
+        windows=count,
+        skipped={role: plan.skipped for role, plan in plans.items()},
+        cell_days=count["train"] * days,
+        steps=steps,
+        series=len(inputs.survey.static) * one,
+        held=held,
+        seconds=steps * days * (DAY_SECONDS + batch * CELL_DAY_SECONDS) * _slowness(),
+    )
+
+
+def _slowness() -> float:
+    """How much longer this machine takes than the one that was measured."""
+    rows, inner, columns = PRODUCT
+    left, right = np.ones((rows, inner), "f4"), np.ones((inner, columns), "f4")
+    times = []
+    for _ in range(20):
+        begin = time.perf_counter()
+        left @ right
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times)) / PRODUCT_SECONDS
