@@ -95,25 +95,8 @@ def check_data(
         settings = config.load(config_file, (*overrides, f"data.store={store}"))
         with console.progress("reading") as progress:
             found, needs = inputs.examine(settings, progress)
-        console.table(
-            f"{store}",
-            ("variable", "units", "range", "missing", "cells without", "step")
-            + ("period", "gaps", "chunks"),
-            [
-                (
-                    row.name,
-                    row.units,
-                    f"{row.low:.4g} to {row.high:.4g}",
-                    f"{row.missing:.1%}",
-                    f"{row.unobserved}",
-                    row.step,
-                    row.period,
-                    f"{row.gaps}",
-                    row.chunks,
-                )
-                for row in found.rows
-            ],
-        )
+        if found.rows:
+            _print_rows(f"{store}", found.rows)
         for finding in found.findings:
             kind = "error" if finding.serious else "note"
             console.console.print(f"{kind}: {finding}", markup=False)
@@ -123,6 +106,23 @@ def check_data(
             console.console.print("A training would fail, or learn something wrong.")
             sys.exit(UNFIT)
         console.console.print("Fit to train on.")
+
+
+def _print_rows(title: str, rows) -> None:
+    columns = {
+        "variable": lambda row: row.name,
+        "units": lambda row: row.units,
+        "range": lambda row: f"{row.low:.4g} to {row.high:.4g}",
+        "plausible": lambda row: row.plausible,
+        "missing": lambda row: f"{row.missing:.1%}",
+        "cells without": lambda row: f"{row.unobserved}",
+        "step": lambda row: row.step,
+        "period": lambda row: row.period,
+        "gaps": lambda row: f"{row.gaps}" if row.period else "",
+        "chunks": lambda row: row.chunks,
+    }
+    table = [[text(row) for text in columns.values()] for row in rows]
+    console.table(title, columns, table)
 
 
 def _print_needs(needs) -> None:

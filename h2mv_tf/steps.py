@@ -73,7 +73,7 @@ class Trainer:
             stream: Without a seed, so that every window comes.
         """
         totals, residual = Totals(self.objective.names), 0.0
-        for batch in stream.epoch():
+        for batch in stream.batches():
             terms, largest = self._errors(batch)
             totals.add(terms)
             residual = max(residual, float(largest))

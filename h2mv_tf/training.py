@@ -300,7 +300,7 @@ def _epoch(task: Task, trainer: Trainer, epoch: int, listeners) -> dict[str, flo
     """One pass over the training windows, and the validation after it."""
     totals = Totals(task.objective.names)
     begin, waiting = time.perf_counter(), 0.0
-    batches = enumerate(task.train.epoch(epoch))
+    batches = enumerate(task.train.batches(epoch))
     while True:
         asked = time.perf_counter()
         step, batch = next(batches, (None, None))

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from reference import WATER_CYCLE, Reference
 
+from h2mv_tf.data.store import Store
 from h2mv_tf.data.synthetic import synthesize
+from h2mv_tf.data.writing import write_store
+from h2mv_tf.errors import UserError
 
 # The same examples on every run; no deadline, as no test asserts a time.
 hypothesis.settings.register_profile(
@@ -57,3 +60,29 @@ def world(tmp_path_factory):
     path = tmp_path_factory.mktemp("world") / "world.zarr"
     synthesize(path, rows=9, columns=14, years=2, noise=0.05, seed=3)
     return path
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """The store that holds these arrays."""
+
+    def run(fields, groups=None, zarr_format=3):
+        write_store(tmp_path / "store.zarr", fields, zarr_format=zarr_format)
+        return Store.open(tmp_path / "store.zarr", groups)
+
+    return run
+
+
+@pytest.fixture
+def refusal(stored):
+    """The line with which something about a store is refused."""
+
+    def run(fields, ask=lambda store: store, groups=None):
+        with pytest.raises(UserError) as caught:
+            ask(stored(fields, groups))
+        line = str(caught.value)
+        assert "\n" not in line
+        assert "store.zarr" in line
+        return line
+
+    return run

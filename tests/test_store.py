@@ -5,47 +5,27 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
+from stores import (
+    DAYS,
+    GRID,
+    LAND,
+    LEVEL,
+    MONTHS,
+    at_sites,
+    field,
+    forcing,
+    observations,
+    on_land,
+    refuse,
+    with_value,
+    world,
+)
 
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.writing import Writer, storable, write_store
 from h2mv_tf.errors import UserError
 
-DAYS = pd.date_range("2001-01-01", "2001-03-31")
-MONTHS = pd.date_range("2001-01-01", periods=3, freq="MS")
-GRID = {"lat": [50.0, 40.0], "lon": [0.0, 10.0, 20.0]}
-LAND = np.array([[0, 1, 1], [1, 0, 1]])
-LEVEL = {"rn": 50.0, "prec": 2.0, "tair": 280.0}
-
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-def field(level, time=DAYS, first="time"):
-    """Values that differ everywhere, (time, lat, lon)."""
-    shape = (len(time), *LAND.shape)
-    values = level + np.arange(np.prod(shape)).reshape(shape) / 256
-    return xr.DataArray(values, {first: time, **GRID}, (first, "lat", "lon"))
-
-
-def world():
-    """Forcing, static inputs and mask of a grid of 2 x 3 cells, of them 4 land."""
-    fields = {group: field(level) for group, level in LEVEL.items()}
-    fields["static"] = field(0, ["elevation", "sand"], "variable")
-    fields["mask"] = xr.DataArray(LAND, GRID, ("lat", "lon"))
-    return fields
-
-
-def at_sites(fields):
-    """The same cells as a list."""
-    sites = {}
-    for group, data in fields.items():
-        flat = data.stack(cell=("lat", "lon"), create_index=False)
-        sites[group] = flat.assign_coords(name=("cell", list("abcdef")))
-    return sites
-
-
-def on_land(data):
-    """(cells, ...) of a field, by plain indexing."""
-    return np.moveaxis(np.asarray(data, "float32")[..., LAND == 1], -1, 0)
 
 
 def write_plainly(path, fields, zarr_format=3):
@@ -54,38 +34,6 @@ def write_plainly(path, fields, zarr_format=3):
         data.to_dataset(name="data").to_zarr(
             path, group=group, zarr_format=zarr_format, consolidated=False
         )
-
-
-@pytest.fixture
-def stored(tmp_path):
-    """The store that holds these arrays."""
-
-    def run(fields, groups=None, zarr_format=3):
-        write_store(tmp_path / "store.zarr", fields, zarr_format=zarr_format)
-        return Store.open(tmp_path / "store.zarr", groups)
-
-    return run
-
-
-@pytest.fixture
-def refusal(stored):
-    """The line with which something about a store is refused."""
-
-    def run(fields, ask=lambda store: store, groups=None):
-        with pytest.raises(UserError) as caught:
-            ask(stored(fields, groups))
-        line = str(caught.value)
-        assert "\n" not in line
-        assert "store.zarr" in line
-        return line
-
-    return run
-
-
-def with_value(data, value, cell=(0, 1), step=3):
-    data = data.copy()
-    data[step:, cell[0], cell[1]] = value
-    return data
 
 
 # Reading
@@ -114,14 +62,15 @@ def test_the_published_layout_is_read_as_plain_xarray_writes_it(
     np.testing.assert_array_equal(store.time, DAYS)
     np.testing.assert_array_equal(store.cells["lat"], [50, 50, 40, 40])
     np.testing.assert_array_equal(store.cells["lon"], [10, 20, 0, 20])
-    forcing = np.stack([on_land(fields[group]) for group in LEVEL], axis=-1)
-    np.testing.assert_array_equal(store.forcing(), forcing)
+    expected = np.stack([on_land(fields[group]) for group in LEVEL], axis=-1)
+    np.testing.assert_array_equal(forcing(store), expected)
     np.testing.assert_array_equal(store.static(), on_land(fields["static"]))
-    tws, swe = store.observations("tws"), store.observations("swe")
-    assert (tws.daily, swe.daily) == (False, True)
-    np.testing.assert_array_equal(tws.values, on_land(fields["tws"]))
-    np.testing.assert_array_equal(swe.values, on_land(fields["swe"]))
-    for array in (store.forcing(), store.static(), tws.values, swe.values):
+    tws, swe = observations(store, "tws"), observations(store, "swe")
+    assert not store.calendar("tws").daily
+    assert store.calendar("swe").daily
+    np.testing.assert_array_equal(tws, on_land(fields["tws"]))
+    np.testing.assert_array_equal(swe, on_land(fields["swe"]))
+    for array in (forcing(store), store.static(), tws, swe):
         assert array.dtype == np.float32
     assert store.stored_moments("air_temperature") == (1.5, 2.5)
     mean, std = store.stored_static_moments()
@@ -145,8 +94,8 @@ def test_the_order_of_dims_makes_no_difference(stored, group):
     fields[group] = fields[group].transpose("lon", "lat", ...)
     store = stored(fields)
     fields = world()
-    forcing = np.stack([on_land(fields[name]) for name in LEVEL], axis=-1)
-    np.testing.assert_array_equal(store.forcing(), forcing)
+    expected = np.stack([on_land(fields[name]) for name in LEVEL], axis=-1)
+    np.testing.assert_array_equal(forcing(store), expected)
     np.testing.assert_array_equal(store.static(), on_land(fields["static"]))
     np.testing.assert_array_equal(store.cells["lat"], [50, 50, 40, 40])
     assert store.land.dims == ("lat", "lon")
@@ -178,7 +127,7 @@ def test_groups_may_have_other_names(stored):
     fields["et_xbase"], fields["et"] = field(1, MONTHS), field(9, MONTHS)
     store = stored(fields, {"et": "et_xbase"})
     np.testing.assert_array_equal(
-        store.observations("evapotranspiration").values, on_land(fields["et_xbase"])
+        observations(store, "evapotranspiration"), on_land(fields["et_xbase"])
     )
 
 
@@ -186,7 +135,7 @@ def test_forcing_groups_may_have_other_names(stored):
     fields = world()
     fields["mswep"] = fields.pop("prec")
     store = stored(fields, {"prec": "mswep"})
-    np.testing.assert_array_equal(store.forcing()[..., 1], on_land(fields["mswep"]))
+    np.testing.assert_array_equal(forcing(store)[..., 1], on_land(fields["mswep"]))
 
 
 def test_monthly_observations_lie_on_the_months_of_the_forcing(stored):
@@ -194,34 +143,35 @@ def test_monthly_observations_lie_on_the_months_of_the_forcing(stored):
     # Mid-month stamps, from before the forcing into it; February is not there.
     months = pd.to_datetime(["2000-11-15", "2000-12-16", "2001-01-16", "2001-03-16"])
     fields["fapar"] = field(0.1, months)
-    observations = stored(fields).observations("fapar")
-    assert not observations.daily
+    store = stored(fields)
+    values_read = observations(store, "fapar")
+    assert not store.calendar("fapar").daily
     values = on_land(fields["fapar"])
-    assert observations.values.shape == (4, 3)
-    np.testing.assert_array_equal(observations.values[:, 0], values[:, 2])
-    assert np.isnan(observations.values[:, 1]).all()
-    np.testing.assert_array_equal(observations.values[:, 2], values[:, 3])
+    assert values_read.shape == (4, 3)
+    np.testing.assert_array_equal(values_read[:, 0], values[:, 2])
+    assert np.isnan(values_read[:, 1]).all()
+    np.testing.assert_array_equal(values_read[:, 2], values[:, 3])
 
 
 def test_daily_observations_lie_on_the_days_of_the_forcing(stored):
     fields = world()
     days = pd.date_range("2001-03-30", "2001-04-20")
     fields["swe"] = field(5, days)
-    observations = stored(fields).observations("swe")
-    assert observations.daily
-    assert observations.values.shape == (4, len(DAYS))
-    assert np.isnan(observations.values[:, :-2]).all()
-    np.testing.assert_array_equal(
-        observations.values[:, -2:], on_land(fields["swe"])[:, :2]
-    )
+    store = stored(fields)
+    values_read = observations(store, "swe")
+    assert store.calendar("swe").daily
+    assert values_read.shape == (4, len(DAYS))
+    assert np.isnan(values_read[:, :-2]).all()
+    np.testing.assert_array_equal(values_read[:, -2:], on_land(fields["swe"])[:, :2])
 
 
 def test_days_without_observations_may_be_left_out_of_the_time_axis(stored):
     fields = world()
     fields["swe"] = field(5).isel(time=[0, 1, 2, 5, 6, 7])
-    observations = stored(fields).observations("swe")
-    assert observations.daily
-    seen = np.isfinite(observations.values).all(axis=0)
+    store = stored(fields)
+    values_read = observations(store, "swe")
+    assert store.calendar("swe").daily
+    seen = np.isfinite(values_read).all(axis=0)
     np.testing.assert_array_equal(np.flatnonzero(seen), [0, 1, 2, 5, 6, 7])
 
 
@@ -229,7 +179,7 @@ def test_days_without_observations_may_be_left_out_of_the_time_axis(stored):
 def test_what_is_not_finite_is_not_observed(stored, nothing):
     fields = world()
     fields["swe"] = with_value(field(5), nothing)
-    values = stored(fields).observations("swe").values
+    values = observations(stored(fields), "swe")
     assert np.isnan(values[0, 3:]).all()
     assert np.isfinite(values[1:]).all()
     assert np.isfinite(values[0, :3]).all()
@@ -248,7 +198,7 @@ def test_sea_may_miss_anything(stored):
     fields["tair"] = with_value(fields["tair"], 7.0, cell=(1, 1))
     fields["static"] = with_value(fields["static"], np.nan, cell=(0, 0), step=0)
     store = stored(fields)
-    assert np.isfinite(store.forcing()).all()
+    assert np.isfinite(forcing(store)).all()
     assert np.isfinite(store.static()).all()
 
 
@@ -315,7 +265,7 @@ def test_a_group_without_data_is_told(tmp_path):
 def test_an_unknown_layout_is_told(refusal, group, change, found, expected):
     fields = world()
     fields[group] = fields[group].drop_vars(change).rename(change)
-    line = refusal(fields, Store.forcing)
+    line = refusal(fields, refuse)
     assert f"Group '{group}'" in line
     assert f"has dims ({found})" in line
     assert f"Expected {expected}" in line
@@ -327,7 +277,7 @@ def test_an_unknown_layout_is_told(refusal, group, change, found, expected):
 def test_a_dim_too_many_is_told(refusal, group, extra):
     fields = world()
     fields[group] = fields[group].expand_dims({extra: 2})
-    line = refusal(fields, Store.forcing)
+    line = refusal(fields, refuse)
     assert f"Group '{group}'" in line
     assert f"has dims ({extra}, " in line
 
@@ -356,7 +306,7 @@ def test_groups_on_other_cells_are_told(refusal, change):
         "fewer and nameless": tair.isel(lat=[0]).drop_vars(["lat", "lon"]),
         "elsewhere": tair.assign_coords(lat=tair["lat"] + 1),
     }[change]
-    line = refusal(fields, Store.forcing)
+    line = refusal(fields, refuse)
     assert "Group 'tair'" in line
     assert "and the mask differ in lat" in line
 
@@ -364,7 +314,7 @@ def test_groups_on_other_cells_are_told(refusal, change):
 def test_sites_in_another_order_are_told(refusal):
     fields = at_sites(world())
     fields["tair"] = fields["tair"].isel(cell=slice(None, None, -1))
-    line = refusal(fields, Store.forcing)
+    line = refusal(fields, refuse)
     assert "Group 'tair'" in line
     assert "and the mask differ in lat" in line
 
@@ -372,7 +322,7 @@ def test_sites_in_another_order_are_told(refusal):
 def test_a_grid_in_a_store_of_sites_is_told(refusal):
     fields = world()
     fields["mask"] = at_sites(fields)["mask"]
-    line = refusal(fields, Store.forcing)
+    line = refusal(fields, refuse)
     assert "Group 'rn'" in line
     assert "has dims (time, lat, lon); the mask has (cell)" in line
 
@@ -430,103 +380,28 @@ def test_a_missing_time_axis_is_told(refusal):
     assert "has no time" in line
 
 
-# What is refused: values
-
-
-@pytest.mark.parametrize("gap", [np.nan, np.inf])
-@pytest.mark.parametrize(
-    ("group", "label"),
-    [("rn", "net_radiation [W m-2]"), ("tair", "air_temperature [K]")],
-)
-def test_a_gap_in_forcing_is_told_with_cell_and_first_date(refusal, group, label, gap):
-    fields = world()
-    fields[group] = with_value(fields[group], gap, cell=(1, 0))
-    line = refusal(fields, Store.forcing)
-    assert f"{label} is missing at cell 2 (lat 40, lon 0) on 2001-01-04" in line
-    assert "first of 87 missing values" in line
-    assert "mask to 0" in line
-
-
-def test_a_site_is_told_by_name(refusal):
-    fields = world()
-    fields["prec"] = with_value(fields["prec"], np.nan, cell=(1, 0))
-    line = refusal(at_sites(fields), Store.forcing)
-    assert "precipitation [mm d-1] is missing at cell 2 (d, lat 40, lon 0)" in line
-
-
-def test_a_gap_in_static_inputs_is_told_with_cell_and_no_date(refusal):
-    fields = world()
-    fields["static"] = with_value(fields["static"], np.nan, cell=(1, 2), step=1)
-    line = refusal(fields, Store.static)
-    assert "static input 'sand' is missing at cell 3 (lat 40, lon 20), first" in line
-
-
-def test_celsius_is_recognised(refusal):
-    fields = world()
-    fields["tair"] = fields["tair"] - 273.15
-    line = refusal(fields, Store.forcing)
-    assert "air_temperature [K] has to lie between 170 and 340; found 6.85" in line
-    assert "at cell 0 (lat 50, lon 10) on 2001-01-01, first of 360 values" in line
-    assert "It looks like degC: convert it to K" in line
-
-
-@pytest.mark.parametrize(
-    ("group", "value", "between"),
-    [
-        ("prec", -1.0, "0 and 2500"),
-        ("rn", 5000.0, "-500 and 1000"),
-        ("tair", 400, "170"),
-    ],
-)
-def test_values_beyond_the_registrys_bounds_are_told(refusal, group, value, between):
-    fields = world()
-    fields[group] = with_value(fields[group], value)
-    line = refusal(fields, Store.forcing)
-    assert f"has to lie between {between}" in line
-    assert f"found {value:g} at cell 0 (lat 50, lon 10) on 2001-01-04" in line
-    assert "Convert its units" in line
-    assert "degC" not in line
-
-
-@pytest.mark.parametrize(
-    ("group", "bounds"), [("prec", (0, 2500)), ("tair", (170, 340))]
-)
-def test_the_bounds_themselves_are_allowed(stored, group, bounds):
-    fields = world()
-    fields[group] = with_value(with_value(fields[group], bounds[0]), bounds[1], step=9)
-    values = stored(fields).forcing()[..., list(LEVEL).index(group)]
-    assert values[0, 3] == bounds[0]
-    assert values[0, 9] == bounds[1]
-
-
 # What is refused: constraints and attributes
 
 
 def test_a_missing_constraint_is_told(refusal):
     fields = world() | {"swe": field(5)}
-    line = refusal(fields, lambda store: store.observations("runoff"))
+    line = refusal(fields, lambda store: store.calendar("runoff"))
     assert "lacks constraint 'runoff' [mm d-1] (group 'q'). Found: swe." in line
     assert "objective.constraints" in line
 
 
 def test_a_constraint_outside_of_the_period_is_told(refusal):
     fields = world() | {"tws": field(0, MONTHS + pd.DateOffset(years=3))}
-    line = refusal(fields, lambda store: store.observations("tws"))
+    line = refusal(fields, lambda store: store.calendar("tws"))
     assert "'tws' [mm]" in line
     assert "no observation in the period of the forcing, 2001-01-01 to 2001-03" in line
     assert "it covers 2004-01-01 to 2004-03-01 (3 steps)" in line
 
 
-def test_a_constraint_without_any_value_is_told(refusal):
-    fields = world() | {"tws": field(0, MONTHS) * np.nan}
-    line = refusal(fields, lambda store: store.observations("tws"))
-    assert "no observation in the period" in line
-
-
 def test_two_steps_in_a_month_are_told(refusal):
     dekads = pd.date_range("2001-01-03", periods=6, freq="8D")
     fields = world() | {"fapar": field(0.1, dekads)}
-    line = refusal(fields, lambda store: store.observations("fapar"))
+    line = refusal(fields, lambda store: store.calendar("fapar"))
     assert "Constraint 'fapar' [1]" in line
     assert (
         "neither daily nor monthly: 2001-01-11 is the second step of its month" in line
@@ -536,7 +411,7 @@ def test_two_steps_in_a_month_are_told(refusal):
 def test_two_steps_in_a_day_are_told(refusal):
     twice = DAYS.insert(5, DAYS[5])
     fields = world() | {"swe": field(5, twice)}
-    line = refusal(fields, lambda store: store.observations("swe"))
+    line = refusal(fields, lambda store: store.calendar("swe"))
     assert "2001-01-06 is the second step of its day" in line
 
 
@@ -599,7 +474,7 @@ def test_the_encoding_of_the_source_is_left_behind(stored):
         array.encoding = {"dtype": "int16", "scale_factor": 100.0}
     store = stored(fields)
     np.testing.assert_array_equal(store.land["lat"], GRID["lat"])
-    np.testing.assert_array_equal(store.forcing()[..., 2], on_land(fields["tair"]))
+    np.testing.assert_array_equal(forcing(store)[..., 2], on_land(fields["tair"]))
 
 
 def test_a_chunk_is_the_whole_series_of_a_tile_of_cells(stored):

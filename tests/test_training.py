@@ -1,6 +1,7 @@
 """One small training, looked at from all sides."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -8,8 +9,11 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 import xarray as xr
+import zarr
 
-from h2mv_tf import config, steps, training
+from h2mv_tf import config, inputs, steps, training
+from h2mv_tf.data import splits
+from h2mv_tf.data.survey import survey
 from h2mv_tf.errors import UserError
 from h2mv_tf.model import H2MV
 from h2mv_tf.objective import Constraint, Objective
@@ -108,8 +112,8 @@ def test_the_configuration_of_a_run_trains_it_again_and_a_resume_ends_as_it_did(
     half = RunFolder(tmp_path / "half")
     training.fit(config.load(run.config_file, ["training.epochs=2"]), half)
     training.fit(half.resumed_config(["training.epochs=3"]), half, resume=True)
-    speed = "cell_days_per_second"
-    whole, resumed = (r.load_history().drop(columns=speed) for r in (run, half))
+    timed = ["cell_days_per_second", "waiting_for_data"]
+    whole, resumed = (r.load_history().drop(columns=timed) for r in (run, half))
     pd.testing.assert_frame_equal(resumed, whole, rtol=1e-6)
     assert half.load_json(half.metrics_file)["untrained"]
 
@@ -133,6 +137,35 @@ def test_a_run_is_resumed_as_it_was(run):
         run.resumed_config(["training.learning_rate=1"])
 
 
+def test_the_data_of_test_cells_changes_nothing_in_training(run, world, tmp_path):
+    roles = xr.open_zarr(run.split_store, consolidated=False)["role"].values
+    shutil.copytree(world, tmp_path / "other.zarr")
+    for group in ("rn", "prec", "tair", "static", "tws", "et", "q", "swe", "fapar"):
+        array = zarr.open_array(tmp_path / "other.zarr" / group / "data")
+        values = array[:]
+        values[:, roles == splits.TEST] *= 0.9
+        array[:] = values
+    other = RunFolder(tmp_path / "other")
+    changes = f"data.store={tmp_path / 'other.zarr'}", "training.epochs=2"
+    training.fit(config.load(run.config_file, changes), other)
+    assert other.load_json(other.normalization_file) == run.load_json(
+        run.normalization_file
+    )
+    timed = ["cell_days_per_second", "waiting_for_data"]
+    one, two = (r.load_history().drop(columns=timed)[:2] for r in (run, other))
+    pd.testing.assert_frame_equal(one, two, rtol=1e-6)
+    untrained = [r.load_json(r.metrics_file)["untrained"]["loss"] for r in (run, other)]
+    assert untrained[0] != untrained[1]
+
+
+def test_a_run_tells_how_far_apart_its_roles_are(run):
+    report = run.load_json(run.leakage_file)
+    assert report["cells"] == {"train": 36, "validation": 2, "test": 6}
+    # The grid has cells of 20 x 25.7 degrees: no two are nearer than some 950 km.
+    assert min(report["least_distance_km"].values()) > 900
+    assert (run.figures / "roles.png").stat().st_size > 5000
+
+
 def test_an_existing_folder_is_not_touched(world, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="never overwritten"):
@@ -153,24 +186,18 @@ def test_a_mistake_in_the_data_leaves_no_run_folder(world, tmp_path):
 
 
 def test_cells_without_observations_cannot_validate(world, monkeypatch):
-    monkeypatch.setattr(
-        training.splits,
-        "split",
-        lambda roles, fold: training.splits.Split(
-            train=np.arange(2, 20), validation=np.array([0]), test=np.array([1])
-        ),
+    split = splits.Split(
+        train=np.arange(2, 20), validation=np.array([0]), test=np.array([1])
     )
-    read = training.pipeline.Series.read
+    monkeypatch.setattr(splits, "split", lambda roles, fold: split)
 
-    def without_observations_in_the_first_cell(*arguments):
-        series = read(*arguments)
-        for observations in series.observations.values():
-            observations.values[0] = np.nan
-        return series
+    def without_observations_in_the_first_cell(*arguments, **options):
+        found = survey(*arguments, **options)
+        for summary in found.series.values():
+            summary.count[0] = 0
+        return found
 
-    monkeypatch.setattr(
-        training.pipeline.Series, "read", without_observations_in_the_first_cell
-    )
+    monkeypatch.setattr(inputs, "survey", without_observations_in_the_first_cell)
     with pytest.raises(UserError, match="None of the 1 validation cells"):
         training.prepare(settings(world))
 
@@ -205,7 +232,7 @@ def test_windows_that_fill_a_batch_change_no_gradient(world):
     batch = next(iter(task.train.epoch()))
     alone = tf.nest.map_structure(lambda x: x[:10], batch)
     filled = dict(alone, targets=dict(alone["targets"]))
-    for name in ("forcing", "static", "month", "spin_up_forcing"):
+    for name in ("forcing", "static", "month", "spin_up_forcing", "weight"):
         filled[name] = batch[name]
     for name, target in batch["targets"].items():
         missing = tf.fill(tf.shape(target[10:]), tf.constant(np.nan, target.dtype))

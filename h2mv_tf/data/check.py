@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from h2mv_tf.data.store import DAY, STATIC, Store
+from h2mv_tf.data.store import DAY, OBSERVED, STATIC, Store
 from h2mv_tf.data.survey import Summary, Survey
 from h2mv_tf.data.units import converts, same_units
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES, Variable
 
 LARGE_BLOCK = 256e6  # bytes that are read together; more calls for other chunks
+YEAR = 365  # days
 PERCENT = 1.5  # a fraction above it is taken for percent
 
 
@@ -43,6 +44,7 @@ class Row(NamedTuple):
     units: str
     low: float
     high: float
+    plausible: str
     missing: float  # share of the values
     unobserved: int  # cells without any value
     period: str
@@ -73,12 +75,12 @@ class Check:
             survey: What a pass over it found.
         """
         store = survey.store
-        found = [*_structure(survey)]
+        found = []
         for name, summary in survey.series.items():
-            found += _units(store, VARIABLES[name], summary)
             found += _forcing(store, VARIABLES[name], summary)
             found += _observations(VARIABLES[name], summary)
-        found += _static(survey)
+            found += _units(store, VARIABLES[name], summary)
+        found += [*_static(survey), *_structure(survey)]
         return cls(
             store=str(store.path),
             rows=tuple(_rows(survey)),
@@ -121,8 +123,15 @@ class Check:
 
 
 def _structure(survey: Survey) -> Iterator[Finding]:
-    """What is wrong with chunks."""
+    """What is wrong with its groups and chunks."""
     store = survey.store
+    if not survey.constraints:
+        yield Finding(
+            "store",
+            True,
+            "It observes no constraint, so there is nothing to train on.",
+            f"Add one of the groups {', '.join(OBSERVED)}.",
+        )
     for group, count in store.missing_chunks().items():
         yield Finding(
             group,
@@ -149,7 +158,7 @@ def _units(store: Store, variable: Variable, summary: Summary) -> Iterator[Findi
     convert = "Convert it (`python -m h2mv_tf ingest` does), or mend the attribute."
     if stated is not None and not same_units(str(stated), variable.units):
         how = (
-            "convert to" if converts(str(stated), variable.units) else "have nothing of"
+            "convert to" if converts(str(stated), variable.units) else "are not like"
         )
         yield Finding(
             variable.name,
@@ -159,7 +168,8 @@ def _units(store: Store, variable: Variable, summary: Summary) -> Iterator[Findi
         )
         return
     peak = np.fmax.reduce(np.fmax(abs(summary.low), abs(summary.high)), initial=0)
-    if variable.peak is not None and summary.count.any() and peak < variable.peak:
+    long = len(store.time) >= YEAR and summary.count.any()
+    if long and variable.peak is not None and peak < variable.peak:
         yield Finding(
             variable.name,
             stated is None and variable.name in FORCING,
@@ -238,8 +248,8 @@ def _observations(variable: Variable, summary: Summary) -> Iterator[Finding]:
         yield Finding(
             variable.name,
             False,
-            f"{share:.2%} of the values of {variable.label} are ones that the model "
-            f"cannot reach, as it stays {_within(low, high)}.",
+            f"{share:.2%} of the values of {variable.label} are such as the model "
+            f"cannot reach, as it stays within {_range(low, high)}.",
             "They count like any other.",
         )
     if _constant(summary):
@@ -291,6 +301,7 @@ def _rows(survey: Survey) -> Iterator[Row]:
             units=variable.units,
             low=float(np.fmin.reduce(summary.low)),
             high=float(np.fmax.reduce(summary.high)),
+            plausible=_range(*variable.bounds),
             missing=1 - float(summary.count.sum()) / (steps * len(summary.count)),
             unobserved=int((summary.count == 0).sum()),
             period=f"{time[0]:%Y-%m-%d} to {time[-1]:%Y-%m-%d}",
@@ -301,9 +312,10 @@ def _rows(survey: Survey) -> Iterator[Row]:
     for name, values in zip(store.static_names, survey.static.T, strict=True):
         yield Row(
             name=name,
-            units="",
+            units=store.static_units.get(name, ""),
             low=float(np.fmin.reduce(values)),
             high=float(np.fmax.reduce(values)),
+            plausible="",
             missing=float(np.isnan(values).mean()),
             unobserved=int(np.isnan(values).sum()),
             period="",
@@ -330,5 +342,7 @@ def _constant(summary: Summary) -> bool:
     return bool(low == high) and summary.count.sum() > 1
 
 
-def _within(low: float | None, high: float | None) -> str:
-    return f"at {low:g} or above" if high is None else f"between {low:g} and {high:g}"
+def _range(low: float | None, high: float | None) -> str:
+    if low is None:
+        return "any"
+    return f"{low:g} or more" if high is None else f"{low:g} to {high:g}"

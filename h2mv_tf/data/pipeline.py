@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from h2mv_tf.data.series import Series, Tiles
 from h2mv_tf.data.windows import Record, Windows
+from h2mv_tf.errors import UserError
 
 ALIGNMENT = 64  # bytes
 AHEAD = 2  # batches that wait for the model
@@ -65,6 +66,7 @@ class Stream:
         self.windows, self.batch_size = windows, batch_size
         self.dtype, self.seed, self.shard = np.dtype(dtype), seed, shard
         self._planned: tuple[int, Epoch] | None = None
+        self._failure: UserError | None = None  # TensorFlow tells but its words
 
     def plan(self, number: int = 0) -> Epoch:
         """The windows of an epoch of this process.
@@ -101,10 +103,26 @@ class Stream:
         """
         plan = self.plan(number)
         dataset = tf.data.Dataset.from_generator(
-            lambda: self._batches(plan), output_signature=self._signature()
+            lambda: self._told(plan), output_signature=self._signature()
         )
         cardinality = tf.data.experimental.assert_cardinality(plan.batches)
         return dataset.apply(cardinality).prefetch(AHEAD)
+
+    def batches(self, number: int = 0) -> Iterator[dict]:
+        """The batches of one epoch, one after the other, as of `epoch`.
+
+        Args:
+            number: Of the epoch.
+
+        Raises:
+            UserError: The store cannot be read any more.
+        """
+        try:
+            yield from self.epoch(number)
+        except tf.errors.OpError as error:
+            if self._failure is None:
+                raise
+            raise self._failure from error
 
     def _plan(self, number: int) -> Epoch:
         generator = None
@@ -136,6 +154,14 @@ class Stream:
             batches=-(-max(sizes) // self.batch_size),
             skipped=plan.skipped,
         )
+
+    def _told(self, plan: Epoch) -> Iterator[dict]:
+        """The batches; keeps the error that ends them."""
+        try:
+            yield from self._batches(plan)
+        except UserError as error:
+            self._failure = error
+            raise
 
     def _batches(self, plan: Epoch) -> Iterator[dict]:
         """Deals out the pools, one being read while another is in use."""
@@ -210,11 +236,12 @@ class Stream:
         within = start >= spin_up
         if within.all():
             return _runs(series.forcing, rows, start - spin_up, spin_up)
+        days = self.windows.before(start[~within])
         result = np.empty((len(rows), spin_up, 3), "float32")
-        run = _runs(series.forcing, rows[within], start[within] - spin_up, spin_up)
-        result[within] = run
-        early, days = rows[~within], self.windows.before(start[~within])
-        result[~within] = series.forcing[early[:, None], days]
+        result[~within] = series.forcing[rows[~within][:, None], days]
+        if within.any():
+            run = _runs(series.forcing, rows[within], start[within] - spin_up, spin_up)
+            result[within] = run
         return result
 
     def _blank(self, batch: dict, at: slice) -> None:

@@ -131,6 +131,14 @@ class Store:
         return cells.coords.to_dataset()[coordinates].reset_coords()
 
     @cached_property
+    def static_units(self) -> Mapping[str, str]:
+        """Units of the static inputs, where the store has them."""
+        units = self._array(STATIC).coords.get("units")
+        if units is None or units.dims != ("variable",):
+            return {}
+        return dict(zip(self.static_names, map(str, units.values), strict=True))
+
+    @cached_property
     def _land_index(self) -> np.ndarray:
         return np.flatnonzero(self.land.values)
 

@@ -176,25 +176,20 @@ def survey(
         progress: Called with the number of blocks read and of all blocks.
 
     Raises:
-        UserError: There is no constraint, a time axis is of no use, or a chunk
-            cannot be read.
+        UserError: A time axis is of no use, or a chunk cannot be read.
     """
     names = store.constraints if constraints is None else tuple(constraints)
-    if not names:
-        raise UserError(
-            f"Store '{store.path}' observes no constraint, so there is nothing "
-            "to train on. Add one of the groups tws, et, q, swe, fapar."
-        )
     daily = {name: store.calendar(name).daily for name in names}
     parts, cells = [], []
     for number, (block, values) in enumerate(read(store, names, store.blocks), start=1):
         if keep is not None:
             keep.put(block, values)
         seen = observed(
-            {name: values[name] for name in names},
+            values,
             daily,
-            len(store.time),
-            len(store.months),
+            cells=len(block.cells),
+            days=len(store.time),
+            months=len(store.months),
         )
         summaries = {
             name: Summary.of(series, VARIABLES[name].bounds)

@@ -217,21 +217,27 @@ class Windows:
 
 
 def observed(
-    values: Mapping[str, np.ndarray], daily: Mapping[str, bool], days: int, months: int
+    values: Mapping[str, np.ndarray],
+    daily: Mapping[str, bool],
+    *,
+    cells: int,
+    days: int,
+    months: int,
 ) -> Observed:
     """Where some cells have observations.
 
     Args:
-        values: Observations by name, (cells, days) or (cells, months).
-        daily: Which of them are daily.
+        values: Observations by name, (cells, days) or (cells, months), and maybe
+            others.
+        daily: Which constraints there are, and whether they are daily.
+        cells: Number of cells.
         days: Of the record.
         months: Of the record.
     """
-    cells = len(next(iter(values.values())))
     any_day, any_month = np.zeros((cells, days), bool), np.zeros((cells, months), bool)
-    for name, series in values.items():
-        found = any_day if daily[name] else any_month
-        found |= ~np.isnan(series)
+    for name, by_day in daily.items():
+        found = any_day if by_day else any_month
+        found |= ~np.isnan(values[name])
     return Observed(np.packbits(any_day, axis=1), any_month)
 
 

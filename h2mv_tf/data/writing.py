@@ -155,7 +155,7 @@ def writing(
 
     Args:
         path: Where to; must not exist.
-        tile: Cells of a chunk along each dimension of space, of `tile`.
+        tile: Cells of a chunk along each dimension of space, of `tile_of`.
         plan: What is written, as JSON: an interrupted call is continued by one of
             the same plan. Without a plan nothing is left behind.
         attributes: Of the whole store, as its source.
@@ -204,6 +204,7 @@ def write_store(
     path: str | Path,
     fields: Mapping[str, xr.DataArray],
     *,
+    tile: Mapping[str, int] | None = None,
     attributes: Mapping[str, object] | None = None,
     zarr_format: int = 3,
 ) -> None:
@@ -212,6 +213,7 @@ def write_store(
     Args:
         path: Where to; must not exist.
         fields: Array of each group, of the dims that `Store` reads.
+        tile: Cells of a chunk along each dimension of space; by default of 1 MB.
         attributes: Of the whole store, as its source.
         zarr_format: 2 or 3.
 
@@ -222,7 +224,7 @@ def write_store(
     spatial = {dim for field in fields.values() for dim in field.dims if dim in SPACE}
     with writing(
         path,
-        tile=tile(days, spatial),
+        tile=tile or tile_of(days, spatial),
         attributes=attributes,
         zarr_format=zarr_format,
     ) as writer:
@@ -231,7 +233,7 @@ def write_store(
             writer.put(group, field.values)
 
 
-def tile(days: int, dims: Sequence[str]) -> dict[str, int]:
+def tile_of(days: int, dims: Sequence[str]) -> dict[str, int]:
     """Cells of a chunk along each dimension of space: CHUNK_BYTES of daily series.
 
     All arrays of a store share it, so that a tile's series are read together.
