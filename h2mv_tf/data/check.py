@@ -157,9 +157,7 @@ def _units(store: Store, variable: Variable, summary: Summary) -> Iterator[Findi
     stated = store.attributes(variable.group).get("units")
     convert = "Convert it (`python -m h2mv_tf ingest` does), or mend the attribute."
     if stated is not None and not same_units(str(stated), variable.units):
-        how = (
-            "convert to" if converts(str(stated), variable.units) else "are not like"
-        )
+        how = "convert to" if converts(str(stated), variable.units) else "are not like"
         yield Finding(
             variable.name,
             True,

@@ -10,7 +10,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,8 +23,7 @@ from h2mv_tf.variables import FORCING
 
 logger = logging.getLogger(__name__)
 
-READERS = 4  # threads; decoding leaves Python's lock
-AHEAD_BYTES = 100_000_000  # of series that are read before they are asked for
+AHEAD_BYTES = 32e6  # of series that are read before they are asked for
 MEMORY_SHARE = 0.6  # of what is free, for the series
 ITEM = np.dtype("float32").itemsize
 
@@ -186,25 +184,19 @@ def read(
     Raises:
         UserError: A chunk cannot be read.
     """
-
-    def one(block: Block) -> dict[str, np.ndarray]:
-        values = {name: store.forcing(name, block) for name in FORCING}
-        return values | {name: store.observations(name, block) for name in constraints}
-
     largest = max((len(block.cells) for block in wanted), default=1)
-    count = AHEAD_BYTES // (largest * cell_bytes(store, constraints))
-    count = min(max(count, 1), 2 * READERS)
-    with ThreadPoolExecutor(READERS) as readers:
-        rest = iter(wanted)
-        ahead = collections.deque(
-            (block, readers.submit(one, block))
-            for block in itertools.islice(rest, count)
-        )
-        while ahead:
-            block, future = ahead.popleft()
-            values = future.result()
-            ahead.extend((b, readers.submit(one, b)) for b in itertools.islice(rest, 1))
-            yield block, values
+    count = int(AHEAD_BYTES / (largest * cell_bytes(store, constraints)))
+    rest = iter(wanted)
+    ahead = collections.deque(
+        (block, store.request(constraints, block))
+        for block in itertools.islice(rest, max(count, 1))
+    )
+    while ahead:
+        block, wait = ahead.popleft()
+        values = wait()
+        following = itertools.islice(rest, 1)
+        ahead.extend((b, store.request(constraints, b)) for b in following)
+        yield block, values
 
 
 def steps_of(store: Store, constraints: Sequence[str]) -> dict[str, int]:

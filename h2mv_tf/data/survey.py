@@ -65,32 +65,33 @@ class Summary(NamedTuple):
         """The summary of series (cells, steps), NaN where there is no value."""
         there = ~np.isnan(values)
         count = there.sum(axis=1)
-        filled = np.where(there, values, 0).astype("float64")
-        mean = filled.sum(axis=1) / np.maximum(count, 1)
-        deviations = np.where(there, filled - mean[:, None], 0)
-        low, high = (
-            reduce.reduce(values, axis=1, initial=np.nan)
-            for reduce in (np.fmin, np.fmax)
-        )
-        beyond = np.zeros(values.shape, bool)
-        if bounds[0] is not None:
-            beyond |= values < bounds[0]
-        if bounds[1] is not None:
-            beyond |= values > bounds[1]
+        gaps = count < values.shape[1]
+        # Most series have no gaps, and lie within the bounds: nothing to look for.
+        filled = np.where(there, values, 0) if gaps.any() else values
+        mean = filled.sum(axis=1, dtype="float64") / np.maximum(count, 1)
+        deviations = filled - mean[:, None]
+        if gaps.any():
+            deviations *= there
+        low = np.fmin.reduce(values, axis=1, initial=np.nan)
+        high = np.fmax.reduce(values, axis=1, initial=np.nan)
+        lower, upper = (np.nan if bound is None else bound for bound in bounds)
+        outside = np.zeros(len(values), int)
+        first_outside = np.full(len(values), NOWHERE)
+        outsider = np.full(len(values), np.nan)
+        for cell in np.flatnonzero((low < lower) | (high > upper)):
+            (steps,) = np.nonzero((values[cell] < lower) | (values[cell] > upper))
+            outside[cell], first_outside[cell] = len(steps), steps[0]
+            outsider[cell] = values[cell, steps[0]]
         return cls(
             count=count,
             mean=mean,
             squares=np.einsum("cs,cs->c", deviations, deviations),
             low=low,
             high=high,
-            missing=_first(~there),
-            outside=beyond.sum(axis=1),
-            first_outside=_first(beyond),
-            outsider=np.where(
-                beyond.any(axis=1),
-                values[np.arange(len(values)), beyond.argmax(axis=1)],
-                np.nan,
-            ),
+            missing=np.where(gaps, there.argmin(axis=1), NOWHERE),
+            outside=outside,
+            first_outside=first_outside,
+            outsider=outsider,
         )
 
 
@@ -256,8 +257,3 @@ def _moments(name: str, cells: Summary) -> Moments:
     if constant:
         logger.warning("%s is %g at all training cells: not scaled.", name, mean)
     return Moments(float(mean), 1.0 if constant else float(np.sqrt(squares / count)))
-
-
-def _first(where: np.ndarray) -> np.ndarray:
-    """The first step of each cell that is so, -1 where none is."""
-    return np.where(where.any(axis=1), where.argmax(axis=1), NOWHERE)
