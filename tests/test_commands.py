@@ -233,3 +233,101 @@ def test_ingest_tells_what_it_cannot_read(tmp_path, monkeypatch):
     result = run(h2mv_tf, ["ingest", "text.nc", "--to", "s.zarr", "--map", "rn"])
     assert_one_line(result, "--map")
     assert [file.name for file in tmp_path.iterdir()] == ["text.nc"]
+
+
+# check-data
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    """Runs the verb check-data; gives status and output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        return CliRunner().invoke(h2mv_tf, ["check-data", *map(str, arguments)])
+
+    return run
+
+
+def test_check_data_tells_what_is_there_and_what_training_needs(check, world):
+    result = check(world, "--set", "split.block_size=2")
+    assert result.exit_code == 0, result.output
+    for words in (
+        "precipitation",
+        "0 to 2500",
+        "2001-01-01 to 2002-12-31",
+        "730 x",
+        "monthly",
+        "validation",
+        "held in memory",
+        "An epoch: 1 steps",
+        "Fit to train on.",
+    ):
+        assert words in result.output
+
+
+def test_check_data_counts_windows_without_observations(check, broken):
+    def spoil(values):
+        values[:] = np.nan
+
+    path = broken("swe", spoil)
+    for group in ("tws", "et", "q"):
+        shutil.rmtree(path / group)
+    array = zarr.open_group(path)["fapar/data"]
+    values = array[:]
+    values[12:] = np.nan
+    array[:] = values
+    shutil.rmtree(path / "swe")
+    options = ("window.length=365", "split.block_size=2")
+    result = check(path, *(w for option in options for w in ("--set", option)))
+    assert result.exit_code == 0, result.output
+    # Of two years of windows the second has none.
+    (row,) = re.findall(r"train +(\d+) +(\d+) +(\d+)", result.output)
+    cells, windows, skipped = map(int, row)
+    assert windows == skipped == cells > 0
+
+
+def test_check_data_lists_all_that_is_serious_and_ends_with_status_1(check, broken):
+    def celsius(values):
+        values -= 273.15
+
+    path = broken("tair", celsius)
+    array = zarr.open_group(path)["prec/data"]
+    values = array[:]
+    values[3] = -1
+    array[:] = values
+    result = check(path)
+    assert result.exit_code == 1
+    assert "error: air_temperature [K] has to lie between 170 and 340" in result.output
+    assert "It looks like degC: convert it to K" in result.output
+    assert (
+        "error: precipitation [mm d-1] has to lie between 0 and 2500" in result.output
+    )
+    assert "A training would fail" in result.output
+    assert "Fit to train on" not in result.output
+
+
+@pytest.mark.parametrize("group", ["tair", "static", "mask"])
+def test_check_data_of_what_cannot_be_opened_has_status_1(check, broken, group):
+    path = broken("rn", lambda values: None)
+    shutil.rmtree(path / group)
+    result = check(path)
+    assert result.exit_code == 1
+    assert f"error: Store '{path}' lacks group '{group}'" in result.output
+
+
+def test_check_data_of_nothing_is_told(check, tmp_path):
+    result = check(tmp_path / "nothing.zarr")
+    assert result.exit_code == 1
+    assert "error: There is no Zarr store at" in result.output
+
+
+def test_check_data_of_a_split_without_validation_cells_has_status_1(check, world):
+    result = check(world, "--set", "split.block_size=9")
+    assert result.exit_code == 1
+    assert "has no" in result.output
+
+
+def test_check_data_refuses_a_wrong_configuration(check, world):
+    result = check(world, "--set", "window.lenght=3")
+    assert_one_line(result, "unknown key 'window.lenght'", "window.length")

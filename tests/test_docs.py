@@ -65,8 +65,9 @@ def test_a_page_names_no_place_of_this_machine(page):
 
 
 def test_the_python_of_the_data_page_makes_a_store(tmp_path, monkeypatch):
-    from h2mv_tf.data.pipeline import Series
+    from h2mv_tf.data.check import Check
     from h2mv_tf.data.store import Store
+    from h2mv_tf.data.survey import survey
 
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -74,4 +75,5 @@ def test_the_python_of_the_data_page_makes_a_store(tmp_path, monkeypatch):
     exec(compile(code, "data.md", "exec"), {})
     store = Store.open("alps.zarr")
     assert store.static_names == ("elevation", "slope")
-    assert set(Series.read(store).observations) == {"swe"}
+    assert store.constraints == ("swe",)
+    assert not Check.of(survey(store)).serious
