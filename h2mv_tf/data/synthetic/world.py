@@ -1,0 +1,223 @@
+"""A synthetic world from its settings to a store, tile by tile."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from h2mv_tf import __version__
+from h2mv_tf.data.store import MASK, STATIC
+from h2mv_tf.data.synthetic import planet as planets
+from h2mv_tf.data.synthetic import truth as truths
+from h2mv_tf.data.synthetic.observations import Products
+from h2mv_tf.data.synthetic.planet import Land, Planet
+from h2mv_tf.data.synthetic.weather import Climate
+from h2mv_tf.data.writing import Writer, blocks, tile_of, writing
+from h2mv_tf.errors import UserError
+from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES
+
+FIRST_YEAR = 2001
+SPIN_UP = 5  # years at most
+TRUTH = "truth"  # group of the store
+BLOCK_BYTES = 200e6  # of the outputs of the cells that are made together
+SMALLEST, LONGEST = 5, 200  # rows and columns; years
+
+Truth = Literal["daily", "monthly", "none"]
+
+
+def synthesize(
+    path: str | Path,
+    *,
+    rows: int,
+    columns: int,
+    years: int,
+    noise: float,
+    seed: int,
+    truth: Truth = "daily",
+    tile: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Makes a synthetic world and writes it as a store.
+
+    An interrupted call is continued by one of the same settings.
+
+    Args:
+        path: Where to; must not exist.
+        rows: Cells from pole to pole.
+        columns: Cells around the planet.
+        years: Length of the record.
+        noise: Standard deviation of the errors of the observations, in standard
+            deviations of what is observed.
+        seed: Of all that is random.
+        truth: Whether the group `truth` holds days, monthly means or is left out.
+        tile: Cells of a chunk along latitude and longitude; by default of 1 MB.
+        progress: Called with the number of tiles that are done, and of all.
+
+    Returns:
+        The number of land cells.
+
+    Raises:
+        UserError: A setting is out of range, the path exists, or cannot be written.
+    """
+    settings = dict(rows=rows, columns=columns, years=years, noise=noise, seed=seed)
+    _validate(settings, truth)
+    time = pd.date_range(
+        f"{FIRST_YEAR}-01-01", f"{FIRST_YEAR + years - 1}-12-31", freq="D"
+    )
+    sides = tile_of(len(time), ("lat", "lon"))
+    if tile is not None:
+        sides = dict.fromkeys(sides, tile)
+    plan = {**settings, "truth": truth, "tile": sides, "version": __version__}
+    with writing(
+        path,
+        tile=sides,
+        plan=plan,
+        attributes={"title": "synthetic world", **settings},
+    ) as writer:
+        world = _World(planets.planet(rows, columns, seed), time, noise, seed, truth)
+        world.declare(writer)
+        tiles = world.tiles(sides)
+        for done, region in enumerate(tiles):
+            if progress is not None:
+                progress(done, len(tiles))
+            if not writer.holds((TRUTH, *region)):
+                world.write(writer, region)
+                writer.finish((TRUTH, *region))
+        if progress is not None:
+            progress(len(tiles), len(tiles))
+        return len(world.planet.points)
+
+
+class _World:
+    """A world of which any tile can be made."""
+
+    def __init__(
+        self, planet: Planet, time: pd.DatetimeIndex, noise: float, seed: int, truth
+    ):
+        self.planet, self.time, self.truth = planet, time, truth
+        self.climate = Climate(time, seed)
+        self.products = Products(time, noise=noise, seed=seed)
+
+    def tiles(self, sides: Mapping[str, int]) -> list[tuple[slice, slice]]:
+        """Regions with land that are made one at a time, each of whole chunks.
+
+        Args:
+            sides: Cells of a chunk along each dimension.
+        """
+        outputs = len(self.time) * len(truths.NAMES) * np.dtype("float32").itemsize
+        cells = BLOCK_BYTES / outputs / np.prod(list(sides.values()))
+        chunks = max(int(np.sqrt(cells)), 1)
+        regions = blocks(
+            self.planet.mask.sizes, {dim: chunks * side for dim, side in sides.items()}
+        )
+        land = [int(self.planet.mask.values[region].sum()) for region in regions]
+        self.cycle = truths.WaterCycle(
+            spin_up=min(SPIN_UP * 365, len(self.time)), cells=max(land)
+        )
+        return [region for region, cells in zip(regions, land, strict=True) if cells]
+
+    def declare(self, writer: Writer) -> None:
+        """Makes all arrays, and fills those without time."""
+        mask = self.planet.mask.astype("uint8").assign_attrs(long_name="land mask")
+        writer.declare(MASK, mask)
+        writer.put(MASK, mask.values)
+        names = np.array(Land._fields, object)
+        units = ("variable", np.array(planets.UNITS, object))
+        static = self._template(
+            {"variable": ("variable", names)}, {"long_name": "static inputs"}
+        ).assign_coords(units=units)
+        writer.declare(STATIC, static)
+        writer.put(STATIC, self._on_grid(np.stack(self.planet.land)))
+        for name in FORCING:
+            writer.declare(VARIABLES[name].group, self._series(name, self.time))
+        for name in CONSTRAINTS:
+            steps = self.products.steps(name)
+            writer.declare(VARIABLES[name].group, self._series(name, steps))
+        if self.truth == "none":
+            return
+        steps = self.time if self.truth == "daily" else self.products.months
+        for number, name in enumerate(truths.NAMES):
+            series = self._series(name, steps)
+            # The coordinates of a group are written once.
+            writer.declare(TRUTH, series if not number else _bare(series), name)
+        for name, values in truths.parameters(self.planet.land)._asdict().items():
+            attributes = VARIABLES[name].attributes
+            if np.ndim(values):
+                writer.declare(TRUTH, _bare(self._template({}, attributes)), name)
+                writer.put(TRUTH, self._on_grid(values), name=name)
+            else:
+                number = xr.DataArray(np.float32(values), attrs=attributes)
+                writer.declare(TRUTH, number, name)
+                writer.put(TRUTH, number.values, name=name)
+
+    def write(self, writer: Writer, region: tuple[slice, slice]) -> None:
+        """Makes the cells of a region, and writes them."""
+        number = self.planet.number[region]
+        inside = number[number >= 0]
+        land = Land(*(values[inside] for values in self.planet.land))
+        places = np.flatnonzero(self.planet.mask.values)[inside]
+        weather = self.climate.weather(land, self.planet.points[inside], places)
+        outputs = self.cycle(land, weather)
+
+        def put(group: str, values: np.ndarray, name: str = "data") -> None:
+            grid = np.full((len(values), *number.shape), np.nan, "float32")
+            grid[:, number >= 0] = values
+            writer.put(group, grid, (slice(None), *region), name)
+
+        for name in FORCING:
+            put(VARIABLES[name].group, getattr(weather, name))
+        seen = self.products.observe(outputs, land, weather, places)
+        for name in CONSTRAINTS:
+            put(VARIABLES[name].group, seen[name])
+        if self.truth == "none":
+            return
+        for name, values in outputs.items():
+            daily = self.truth == "daily"
+            put(TRUTH, values if daily else self.products.monthly(values), name)
+
+    def _series(self, name: str, steps: pd.DatetimeIndex) -> xr.DataArray:
+        return self._template({"time": ("time", steps)}, VARIABLES[name].attributes)
+
+    def _template(self, leading: dict, attributes: dict) -> xr.DataArray:
+        """An array on the grid, whose values take no memory."""
+        coordinates = {**leading, **self.planet.mask.coords}
+        sizes = [len(values) for _, values in leading.values()]
+        nothing = np.broadcast_to(np.float32(0), (*sizes, *self.planet.mask.shape))
+        return xr.DataArray(
+            nothing, coordinates, (*leading, *self.planet.mask.dims), attrs=attributes
+        )
+
+    def _on_grid(self, values: np.ndarray) -> np.ndarray:
+        """Values of the land cells (..., cells) on the grid, NaN at sea."""
+        mask = self.planet.mask.values
+        grid = np.full((*values.shape[:-1], *mask.shape), np.nan, "float32")
+        grid[..., mask] = values
+        return grid
+
+
+def _bare(array: xr.DataArray) -> xr.DataArray:
+    return array.drop_vars(array.coords)
+
+
+def _validate(settings: Mapping[str, float], truth: str) -> None:
+    ranges = {
+        "rows": (SMALLEST, np.inf),
+        "columns": (SMALLEST, np.inf),
+        "years": (1, LONGEST),
+        "noise": (0, np.finfo("float32").max),
+        "seed": (0, 2**32 - 1),
+    }
+    for name, (low, high) in ranges.items():
+        if not low <= settings[name] <= high:
+            limit = f"{low} or more" if high > 2**32 else f"{low} to {high}"
+            raise UserError(
+                f"A synthetic world of {name}={settings[name]} cannot be made. "
+                f"Expected {limit}."
+            )
+    if truth not in get_args(Truth):
+        raise UserError(
+            f"truth={truth!r} is unknown. Expected {', '.join(get_args(Truth))}."
+        )
