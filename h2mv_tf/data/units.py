@@ -16,6 +16,7 @@ for _per_area, _depth in (
     WATER.add_transformation(
         _per_area, _depth, lambda _, amount: amount / units("1000 kg m-3")
     )
+EQUIVALENT = " of water equivalent"
 
 
 def converted(values, found: str, wanted: str):
@@ -30,8 +31,11 @@ def converted(values, found: str, wanted: str):
         Exception: The units are unknown or do not convert; the parser has a dozen
             kinds, so use `converts` first.
     """
-    unit = units.Unit(str(found).removesuffix(" of water equivalent"))
-    return units.Quantity(values, unit).to(units.Unit(wanted), WATER).magnitude
+    return units.Quantity(values, _unit(found)).to(_unit(wanted), WATER).magnitude
+
+
+def _unit(text: str) -> pint.Unit:
+    return units.Unit(str(text).replace(EQUIVALENT, ""))
 
 
 def converts(found: str, wanted: str) -> bool:
@@ -49,3 +53,18 @@ def same_units(found: str, wanted: str) -> bool:
         return False
     numbers = np.array([0.0, 1.0])
     return bool(np.allclose(converted(numbers, found, wanted), numbers, rtol=1e-6))
+
+
+def per_day(found: str) -> str:
+    """Units of an amount that gathered in a day."""
+    return f"{found} d-1"
+
+
+def is_amount(found: str, wanted: str) -> bool:
+    """Whether units are those of an amount where a rate is wanted."""
+    return not converts(found, wanted) and converts(per_day(found), wanted)
+
+
+def is_per_month(found: str, wanted: str) -> bool:
+    """Whether units are of a rate per month, whose length differs."""
+    return converts(found, wanted) and "month" in str(_unit(found))
