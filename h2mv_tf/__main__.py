@@ -8,6 +8,7 @@ import click
 from h2mv_tf import __version__, console
 from h2mv_tf.errors import UserError
 
+LEAST_MEMORY = 50e6  # bytes, for ingest
 UNFIT = 1  # exit status of check-data where a store cannot be trained with
 
 
@@ -17,8 +18,50 @@ def main() -> None:
     """Hybrid model of the land water cycle."""
 
 
+def _bytes(context, parameter, value: str) -> float:
+    from dask.utils import parse_bytes
+
+    try:
+        found = parse_bytes(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no amount, as 2GB is.") from error
+    if found < LEAST_MEMORY:
+        raise click.BadParameter(f"{value!r} is less than {LEAST_MEMORY / 1e6:g} MB.")
+    return found
+
+
+def _box(context, parameter, value: str | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    try:
+        west, south, east, north = map(float, value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}. Expected W,S,E,N in degrees.") from error
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
+        raise click.BadParameter(
+            f"{value!r}. Expected -180 to 180 for west and east, and south below north."
+        )
+    return west, south, east, north
+
+
+def _period(context, parameter, value: str | None) -> tuple[str | None, str | None]:
+    import pandas as pd
+
+    if value is None:
+        return None, None
+    start, _, end = value.partition("/")
+    try:
+        pd.Period(start), pd.Period(end)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r}. Expected first and last date, as 2001/2010 or "
+            "2001-10-01/2002-09-30."
+        ) from error
+    return start, end
+
+
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, required=True)
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
@@ -33,21 +76,44 @@ def main() -> None:
     metavar="GROUP=NAMES",
     help="Where a variable comes from, as rn=ssr+str; may be repeated.",
 )
-def ingest(source: Path, to: Path, pairs: tuple[str, ...]) -> None:
-    """Turns a CF data set, NetCDF or Zarr, into a store to train on.
+@click.option(
+    "--regrid",
+    type=click.FloatRange(0, 90, min_open=True),
+    metavar="DEGREES",
+    help="Average to a coarser grid, by area.",
+)
+@click.option(
+    "--period", callback=_period, metavar="START/END", help="As 2001/2010-06-30."
+)
+@click.option("--box", callback=_box, metavar="W,S,E,N", help="In degrees.")
+@click.option(
+    "--stamps",
+    type=click.Choice(["start", "end"]),
+    help="Where in its step a time stamp is, if the file has no bounds of time.",
+)
+@click.option(
+    "--memory", callback=_bytes, default="2GB", show_default=True, help="Limit."
+)
+def ingest(sources: tuple[str, ...], to: Path, pairs: tuple[str, ...], **options):
+    """Turns CF data sets, NetCDF or Zarr, into a store to train on.
 
-    Variables are found by name or by CF standard_name, and their units converted.
+    SOURCES are files or patterns, as 'era5/*.nc'. Variables are found by name or by CF
+    standard_name, averaged to days, and their units converted. An interrupted call is
+    continued by the same one.
     """
-    with console.command():
+    with console.command(interrupted=f"Interrupted. The same call goes on with {to}."):
         from h2mv_tf.data import ingest as ingestion
 
         mapping = {}
         for pair in pairs:
             group, equals, names = pair.partition("=")
-            if not (group and equals and names):
+            if not (group and equals):
                 raise UserError(f"Cannot read --map '{pair}'. Expected rn=ssr+str.")
             mapping[group] = names
-        report = ingestion.ingest(source, to, mapping=mapping)
+        with console.progress("ingesting") as progress:
+            report = ingestion.ingest(
+                sources, to, mapping=mapping, progress=progress, **options
+            )
         start, end = report.period
         console.table(
             f"{to}: {report.cells} cells, {start:%Y-%m-%d} to {end:%Y-%m-%d}",
@@ -65,6 +131,76 @@ def ingest(source: Path, to: Path, pairs: tuple[str, ...]) -> None:
         )
         for note in report.notes:
             console.console.print(note, markup=False)
+
+
+@main.command()
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="STORE",
+    help="Zarr store to make; must not exist.",
+)
+@click.option("--rows", type=int, help="Cells from pole to pole; 20 by default.")
+@click.option("--columns", type=int, help="Cells around the planet; 40 by default.")
+@click.option(
+    "--resolution",
+    type=float,
+    metavar="DEGREES",
+    help="Side of a cell, in place of rows and columns.",
+)
+@click.option("--years", type=int, help="Length of the record; 3 by default.")
+@click.option(
+    "--noise",
+    type=float,
+    help="Errors of the observations, in standard deviations; 0.05 by default.",
+)
+@click.option("--seed", type=int, help="Of all that is random; 0 by default.")
+@click.option(
+    "--truth",
+    type=click.Choice(["daily", "monthly", "none"]),
+    default="daily",
+    show_default=True,
+    help="What is stored of the hidden truth.",
+)
+def synthesize(to: Path, resolution: float | None, truth: str, **options) -> None:
+    """Makes a synthetic world: weather, observations and the truth behind them.
+
+    An interrupted call is continued by the same one.
+    """
+    with console.command(
+        interrupted=f"Interrupted. The same command goes on with {to}."
+    ):
+        from h2mv_tf import config, quiet
+
+        given = {name: value for name, value in options.items() if value is not None}
+        if resolution is not None:
+            if given.keys() & {"rows", "columns"}:
+                raise UserError("Give --resolution, or --rows and --columns; not both.")
+            given |= _grid_of(resolution)
+        settings = {**config.Synthetic().model_dump(), **given}
+        quiet.import_tensorflow()
+        from h2mv_tf.data import store, synthetic
+
+        with console.progress("making") as progress:
+            synthetic.synthesize(to, **settings, truth=truth, progress=progress)
+        made = store.Store.open(to)
+        first, *_, last = made.time
+        console.console.print(
+            f"{to}: {made.cells.sizes['cell']} land cells, {first:%Y-%m-%d} to "
+            f"{last:%Y-%m-%d}.\nTrain on it: python trainers/train.py --data {to}",
+            markup=False,
+        )
+
+
+def _grid_of(resolution: float) -> dict[str, int]:
+    rows = round(180 / resolution) if resolution > 0 else 0
+    if abs(rows * resolution - 180) > 1e-6:
+        raise UserError(
+            f"--resolution {resolution:g} does not divide the 180 degrees from pole to "
+            "pole. Choose one that does, as 1, 2 or 2.5."
+        )
+    return {"rows": rows, "columns": 2 * rows}
 
 
 @main.command("check-data")

@@ -6,10 +6,12 @@ from pathlib import Path
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # has to stand before TensorFlow's import
 
 import hypothesis
+import netCDF4  # noqa: F401  its import may warn of NumPy's version
 import numpy as np
 import pytest
 from reference import WATER_CYCLE, Reference
 
+from h2mv_tf.data.ingest import ingest
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.synthetic import synthesize
 from h2mv_tf.data.writing import write_store
@@ -83,6 +85,43 @@ def refusal(stored):
         line = str(caught.value)
         assert "\n" not in line
         assert "store.zarr" in line
+        return line
+
+    return run
+
+
+@pytest.fixture
+def ingested(tmp_path):
+    """Ingests data sets by way of files: (store, report)."""
+
+    def run(sources, suffix=".nc", **options):
+        if not isinstance(sources, dict):
+            sources = {"source": sources}
+        paths = [tmp_path / f"{name}{suffix}" for name in sources]
+        for path, dataset in zip(paths, sources.values(), strict=True):
+            if suffix == ".nc":
+                dataset.to_netcdf(path)
+            else:
+                dataset.to_zarr(path, zarr_format=2, consolidated=False)
+        report = ingest(paths, tmp_path / "store.zarr", **options)
+        return Store.open(tmp_path / "store.zarr"), report
+
+    return run
+
+
+@pytest.fixture
+def refused(ingested, tmp_path):
+    """The line with which data sets are refused; nothing is left behind."""
+
+    def run(sources, **options):
+        with pytest.raises(UserError) as caught:
+            ingested(sources, **options)
+        names = sources if isinstance(sources, dict) else ["source"]
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left == sorted(f"{name}.nc" for name in names)
+        line = str(caught.value)
+        assert "\n" not in line
+        assert str(tmp_path) in line
         return line
 
     return run

@@ -20,7 +20,7 @@ ALLOWED = {
     "model": {"variables", "cell", "time_loop"},
     "objective": {"variables"},
     "config": {"variables", "errors"},
-    "data.__init__": set(),
+    "data": set(),
     "data.writing": {"errors"},
     "data.units": set(),
     "data.store": {"variables", "errors", "data.writing"},
@@ -42,8 +42,79 @@ ALLOWED = {
         "data.units",
     },
     "data.pipeline": {"errors", "data.series", "data.windows"},
-    "data.synthetic": {"variables", "physics", "data.store", "data.writing"},
-    "data.ingest": {"__init__", "variables", "errors", "data.store", "data.writing"},
+    "data.synthetic.fields": set(),
+    "data.synthetic.planet": {"data.synthetic.fields"},
+    "data.synthetic.weather": {
+        "physics",
+        "data.synthetic.fields",
+        "data.synthetic.planet",
+    },
+    "data.synthetic.truth": {
+        "variables",
+        "physics",
+        "data.synthetic.planet",
+        "data.synthetic.weather",
+    },
+    "data.synthetic.observations": {
+        "data.synthetic.planet",
+        "data.synthetic.weather",
+    },
+    "data.synthetic.world": {
+        "__init__",
+        "variables",
+        "errors",
+        "data.store",
+        "data.writing",
+        "data.synthetic.planet",
+        "data.synthetic.weather",
+        "data.synthetic.truth",
+        "data.synthetic.observations",
+    },
+    "data.synthetic": {"data.synthetic.world"},
+    "data.ingest.names": {"variables", "errors", "data.store"},
+    "data.ingest.sources": {"errors"},
+    "data.ingest.days": {"errors"},
+    "data.ingest.cells": {"errors"},
+    "data.ingest.fields": {
+        "variables",
+        "errors",
+        "data.units",
+        "data.ingest.names",
+        "data.ingest.sources",
+        "data.ingest.days",
+        "data.ingest.cells",
+    },
+    "data.ingest.land": {
+        "data.ingest.names",
+        "data.ingest.sources",
+        "data.ingest.cells",
+        "data.ingest.fields",
+    },
+    "data.ingest.report": {"data.ingest.fields"},
+    "data.ingest.flow": {
+        "variables",
+        "errors",
+        "data.store",
+        "data.writing",
+        "data.ingest.sources",
+        "data.ingest.cells",
+        "data.ingest.fields",
+        "data.ingest.report",
+    },
+    "data.ingest": {
+        "__init__",
+        "variables",
+        "errors",
+        "data.writing",
+        "data.ingest.names",
+        "data.ingest.sources",
+        "data.ingest.days",
+        "data.ingest.cells",
+        "data.ingest.fields",
+        "data.ingest.land",
+        "data.ingest.report",
+        "data.ingest.flow",
+    },
     "export": {"variables", "model"},
     "plots": set(),
     "run_folder": {"__init__", "config", "errors"},
@@ -74,15 +145,27 @@ ALLOWED = {
     },
     "console": {"errors"},
     "progress": {"variables", "console"},
-    "__main__": {"__init__", "config", "console", "errors", "inputs", "data.ingest"},
+    "__main__": {
+        "__init__",
+        "config",
+        "console",
+        "errors",
+        "inputs",
+        "quiet",
+        "data.ingest",
+        "data.store",
+        "data.synthetic",
+    },
 }
 
 
 def modules():
-    return {
-        ".".join(file.relative_to(PACKAGE).with_suffix("").parts): file
+    """The files of the package by name; a folder's `__init__` has the folder's."""
+    names = {
+        file: ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
         for file in PACKAGE.rglob("*.py")
     }
+    return {name.removesuffix(".__init__"): file for file, name in names.items()}
 
 
 def imported(file: Path) -> set[str]:

@@ -33,6 +33,7 @@ CHUNK_BYTES = 1_000_000  # all days of a tile of neighbouring cells
 SPACE = ("lat", "lon", "cell")
 # Within the hidden folder.
 STORE, PLAN, JOURNAL, LOCK = "store", "plan.json", "journal.txt", "lock"
+SCRATCH = "scratch"
 CHUNKS = "chunks_written"  # attribute of a store: how many files each array has
 
 
@@ -47,6 +48,7 @@ class Writer:
 
     def __init__(self, folder: Path, tile: Mapping[str, int], zarr_format: int):
         self.tile, self.zarr_format = tile, zarr_format
+        self.scratch = folder / SCRATCH  # gone when the store is whole
         self._store, self._journal = folder / STORE, folder / JOURNAL
         self._done = set(self._journal.read_text(encoding="utf-8").splitlines())
 
@@ -67,7 +69,7 @@ class Writer:
         """
         if self.holds(("declared", group, name)):
             return
-        values = dask.array.zeros(template.shape, dtype=template.dtype)
+        values = dask.array.zeros(template.shape, dtype=template.dtype, chunks=-1)
         encoding = {"chunks": self.chunks(template), **self._compression()}
         if template.dtype.kind == "f":
             encoding["_FillValue"] = template.dtype.type(np.nan)
@@ -292,7 +294,9 @@ def _begin(folder: Path, plan: Mapping | None, zarr_format: int) -> None:
         if written.read_text(encoding="utf-8") == wanted:
             return
         logger.info("'%s' was begun with other sources or options: anew.", folder)
-    shutil.rmtree(folder / STORE, ignore_errors=True)
+    for part in (STORE, SCRATCH):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / SCRATCH).mkdir()
     zarr.open_group(folder / STORE, mode="w", zarr_format=zarr_format)
     (folder / JOURNAL).write_text("", encoding="utf-8")
     written.write_text(wanted, encoding="utf-8")
