@@ -6,11 +6,12 @@ the masked means, which Keras' `fit` hides; optimizer and callbacks are Keras'.
 """
 
 import contextlib
+import itertools
 import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -280,13 +281,14 @@ def _train(
         stopping.wait = progress.wait
         stopping.best, stopping.best_epoch = progress.best_loss, progress.best_epoch - 1
     model.stop_training = stopping.wait >= settings.patience
+    epochs = range(first, settings.epochs)
     try:
-        for epoch in range(first, settings.epochs):
+        for epoch, batches in zip(epochs, task.train.epochs(epochs), strict=True):
             if model.stop_training:
                 logger.info("No better validation in %d epochs.", settings.patience)
                 break
             listeners.on_epoch_begin(epoch)
-            logs = _epoch(task, trainer, epoch, listeners)
+            logs = _epoch(task, trainer, epoch, batches, listeners)
             _refuse_not_finite(logs, epoch, settings.learning_rate)
             history.append({"epoch": epoch + 1, **logs})
             run.save_history(history)
@@ -296,14 +298,15 @@ def _train(
         listeners.on_train_end()
 
 
-def _epoch(task: Task, trainer: Trainer, epoch: int, listeners) -> dict[str, float]:
+def _epoch(
+    task: Task, trainer: Trainer, epoch: int, batches: Iterator[dict], listeners
+) -> dict[str, float]:
     """One pass over the training windows, and the validation after it."""
     totals = Totals(task.objective.names)
     begin, waiting = time.perf_counter(), 0.0
-    batches = enumerate(task.train.batches(epoch))
-    while True:
+    for step in itertools.count():
         asked = time.perf_counter()
-        step, batch = next(batches, (None, None))
+        batch = next(batches, None)
         waiting += time.perf_counter() - asked
         if batch is None:
             break

@@ -8,7 +8,7 @@ weight zero, which have no observations.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from h2mv_tf.errors import UserError
 
 ALIGNMENT = 64  # bytes
 AHEAD = 2  # batches that wait for the model
+KEPT = AHEAD + 2  # epochs whose windows are known at a time
 FILLING = (0.0, 0.0, 280.0)  # weather of windows that count for nothing
 
 
@@ -65,7 +66,7 @@ class Stream:
         self.source, self.record, self.cells = source, record, np.asarray(cells)
         self.windows, self.batch_size = windows, batch_size
         self.dtype, self.seed, self.shard = np.dtype(dtype), seed, shard
-        self._planned: tuple[int, Epoch] | None = None
+        self._planned: dict[int, Epoch] = {}
         self._failure: UserError | None = None  # TensorFlow tells but its words
 
     def plan(self, number: int = 0) -> Epoch:
@@ -75,9 +76,11 @@ class Stream:
             number: Of the epoch; with the seed it decides the order.
         """
         number = 0 if self.seed is None else number
-        if self._planned is None or self._planned[0] != number:
-            self._planned = number, self._plan(number)
-        return self._planned[1]
+        if number not in self._planned:
+            # One epoch is in use while the next ones are made.
+            recent = {k: v for k, v in self._planned.items() if k > number - KEPT}
+            self._planned = recent | {number: self._plan(number)}
+        return self._planned[number]
 
     def cell_days(self, number: int = 0) -> int:
         """Days of all windows of an epoch, without spin-up and filling.
@@ -101,12 +104,23 @@ class Stream:
             only fills the batch, and, but for `full`, `spin_up_forcing`
             (batch, spin_up, 3).
         """
-        plan = self.plan(number)
-        dataset = tf.data.Dataset.from_generator(
-            lambda: self._told(plan), output_signature=self._signature()
-        )
-        cardinality = tf.data.experimental.assert_cardinality(plan.batches)
-        return dataset.apply(cardinality).prefetch(AHEAD)
+        cardinality = tf.data.experimental.assert_cardinality(self.plan(number).batches)
+        return self._dataset([number]).apply(cardinality)
+
+    def epochs(self, numbers: Sequence[int]) -> Iterator[Iterator[dict]]:
+        """The batches of several epochs, each to be used up before the next one.
+
+        The first batches of an epoch are made while the one before it ends.
+
+        Args:
+            numbers: Of the epochs.
+
+        Raises:
+            UserError: The store cannot be read any more.
+        """
+        batches = self._running(numbers)
+        for number in numbers:
+            yield itertools.islice(batches, self.plan(number).batches)
 
     def batches(self, number: int = 0) -> Iterator[dict]:
         """The batches of one epoch, one after the other, as of `epoch`.
@@ -117,12 +131,26 @@ class Stream:
         Raises:
             UserError: The store cannot be read any more.
         """
+        yield from self._running([number])
+
+    def _running(self, numbers: Sequence[int]) -> Iterator[dict]:
         try:
-            yield from self.epoch(number)
+            yield from self._dataset(numbers)
         except tf.errors.OpError as error:
             if self._failure is None:
                 raise
             raise self._failure from error
+
+    def _dataset(self, numbers: Sequence[int]) -> tf.data.Dataset:
+        dataset = tf.data.Dataset.from_generator(
+            lambda: itertools.chain.from_iterable(map(self._told, numbers)),
+            output_signature=self._signature(),
+        )
+        options = tf.data.Options()
+        # There is nothing to tune, and its thread may hold up the end of an epoch
+        # for seconds.
+        options.autotune.enabled = False
+        return dataset.prefetch(AHEAD).with_options(options)
 
     def _plan(self, number: int) -> Epoch:
         generator = None
@@ -155,10 +183,10 @@ class Stream:
             skipped=plan.skipped,
         )
 
-    def _told(self, plan: Epoch) -> Iterator[dict]:
-        """The batches; keeps the error that ends them."""
+    def _told(self, number: int) -> Iterator[dict]:
+        """The batches of an epoch; keeps the error that ends them."""
         try:
-            yield from self._batches(plan)
+            yield from self._batches(self.plan(number))
         except UserError as error:
             self._failure = error
             raise
