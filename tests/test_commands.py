@@ -14,7 +14,7 @@ import zarr
 from click.testing import CliRunner
 
 from h2mv_tf.__main__ import main as h2mv_tf
-from h2mv_tf.data.store import Store
+from h2mv_tf.data.store import OBSERVED, Store
 
 ROOT = Path(__file__).parents[1]
 ERA5 = ROOT.parent / "shared" / "real" / "era5_daily_canadian_cities_1990_1993.nc"
@@ -112,10 +112,48 @@ def test_real_weather_is_ingested_and_trained_on(train, tmp_path):
     assert result.exit_code == 0, result.output
     assert "rss+rls [W m-2]" in result.output
     assert "mean_air_temperature" in result.output
+    assert_fit("era5.zarr")
     result = train("--data", "era5.zarr", "--run-dir", "run", *SMALL)
     assert result.exit_code == 0, result.output
     assert re.search(r"^ *swe +[\d.e-]+ +[\d.e-]+ +\d+ *$", result.output, re.MULTILINE)
     assert "evapotranspiration" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("zarr_format", "normalization"), [(2, "store"), (3, "training")]
+)
+def test_the_published_layout_of_plain_xarray_is_trained_on(
+    train, world, zarr_format, normalization
+):
+    for group in ("rn", "prec", "tair", *OBSERVED, "static", "mask"):
+        source = xr.open_zarr(world, group=group, consolidated=False, chunks=None)
+        data = source["data"].load().drop_encoding()
+        data = data.drop_vars(["units"], errors="ignore").drop_attrs()
+        if group == "static":
+            each = data.stack(cell=("lat", "lon"))
+            data.attrs = {
+                "mean": each.mean("cell").values.tolist(),
+                "std": each.std("cell").values.tolist(),
+            }
+        elif group != "mask":
+            data.attrs = {"mean": float(data.mean()), "std": float(data.std())}
+        data.to_dataset(name="data").to_zarr(
+            "published.zarr", group=group, consolidated=False, zarr_format=zarr_format
+        )
+    setting = f"data.normalization={normalization}"
+    assert_fit("published.zarr", "--set", setting)
+    result = train(
+        "--data", "published.zarr", "--set", setting, "--run-dir", "run", *SMALL
+    )
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^ *loss +[\d.e-]+ +[\d.e-]+", result.output, re.MULTILINE)
+
+
+def assert_fit(store, *options):
+    """A store that check-data has nothing serious against."""
+    result = CliRunner().invoke(h2mv_tf, ["check-data", store, *options])
+    assert result.exit_code == 0, result.output
+    assert "Fit to train on." in result.output
 
 
 def test_help_needs_no_tensorflow():

@@ -323,14 +323,25 @@ def test_each_block_is_read_once_an_epoch(tiled, monkeypatch):
     made = from_store(tiled, "none", room=8, seed=1)
     read = []
 
-    def counted(self, name, block):
-        read.append((name, int(block.cells[0])))
-        return forcing(self, name, block)
+    def counted(self, constraints, block):
+        read.append(int(block.cells[0]))
+        return request(self, constraints, block)
 
-    forcing = Store.forcing
-    monkeypatch.setattr(Store, "forcing", counted)
+    request = Store.request
+    monkeypatch.setattr(Store, "request", counted)
     batches(made)
-    assert len(read) == len(set(read)) == 3 * len(tiled.blocks)
+    assert len(read) == len(set(read)) == len(tiled.blocks)
+
+
+def test_epochs_that_run_on_are_those_that_come_one_by_one():
+    made = stream(length=200, spin_up=20, stride=100, seed=4)
+    numbers = list(range(3, 6))
+    expected = [batches(made, number) for number in numbers]
+    for known, given in zip(expected, made.epochs(numbers), strict=True):
+        found = [batch["forcing"].numpy() for batch in given]
+        assert len(found) == len(known)
+        for batch, values in zip(known, found, strict=True):
+            np.testing.assert_array_equal(values, batch["forcing"])
 
 
 def test_pools_do_not_hold_more_cells_than_there_is_room_for(tiled):
