@@ -18,48 +18,6 @@ def main() -> None:
     """Hybrid model of the land water cycle."""
 
 
-def _bytes(context, parameter, value: str) -> float:
-    from dask.utils import parse_bytes
-
-    try:
-        found = parse_bytes(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no amount, as 2GB is.") from error
-    if found < LEAST_MEMORY:
-        raise click.BadParameter(f"{value!r} is less than {LEAST_MEMORY / 1e6:g} MB.")
-    return found
-
-
-def _box(context, parameter, value: str | None) -> tuple[float, ...] | None:
-    if value is None:
-        return None
-    try:
-        west, south, east, north = map(float, value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r}. Expected W,S,E,N in degrees.") from error
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
-        raise click.BadParameter(
-            f"{value!r}. Expected -180 to 180 for west and east, and south below north."
-        )
-    return west, south, east, north
-
-
-def _period(context, parameter, value: str | None) -> tuple[str | None, str | None]:
-    import pandas as pd
-
-    if value is None:
-        return None, None
-    start, _, end = value.partition("/")
-    try:
-        pd.Period(start), pd.Period(end)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{value!r}. Expected first and last date, as 2001/2010 or "
-            "2001-10-01/2002-09-30."
-        ) from error
-    return start, end
-
-
 @main.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option(
@@ -82,19 +40,30 @@ def _period(context, parameter, value: str | None) -> tuple[str | None, str | No
     metavar="DEGREES",
     help="Average to a coarser grid, by area.",
 )
-@click.option(
-    "--period", callback=_period, metavar="START/END", help="As 2001/2010-06-30."
-)
-@click.option("--box", callback=_box, metavar="W,S,E,N", help="In degrees.")
+@click.option("--period", metavar="START/END", help="As 2001/2010-06-30.")
+@click.option("--box", metavar="W,S,E,N", help="In degrees.")
 @click.option(
     "--stamps",
     type=click.Choice(["start", "end"]),
     help="Where in its step a time stamp is, if the file has no bounds of time.",
 )
 @click.option(
-    "--memory", callback=_bytes, default="2GB", show_default=True, help="Limit."
+    "--memory",
+    default="2GB",
+    show_default=True,
+    metavar="SIZE",
+    help="Limit of the values in hand.",
 )
-def ingest(sources: tuple[str, ...], to: Path, pairs: tuple[str, ...], **options):
+def ingest(
+    sources: tuple[str, ...],
+    to: Path,
+    pairs: tuple[str, ...],
+    regrid: float | None,
+    period: str | None,
+    box: str | None,
+    stamps: str | None,
+    memory: str,
+) -> None:
     """Turns CF data sets, NetCDF or Zarr, into a store to train on.
 
     SOURCES are files or patterns, as 'era5/*.nc'. Variables are found by name or by CF
@@ -104,16 +73,16 @@ def ingest(sources: tuple[str, ...], to: Path, pairs: tuple[str, ...], **options
     with console.command(interrupted=f"Interrupted. The same call goes on with {to}."):
         from h2mv_tf.data import ingest as ingestion
 
-        mapping = {}
-        for pair in pairs:
-            group, equals, names = pair.partition("=")
-            if not (group and equals):
-                raise UserError(f"Cannot read --map '{pair}'. Expected rn=ssr+str.")
-            mapping[group] = names
+        options = {
+            "mapping": _mapping(pairs),
+            "regrid": regrid,
+            "period": _period(period),
+            "box": _box(box),
+            "stamps": stamps,
+            "memory": _bytes(memory),
+        }
         with console.progress("ingesting") as progress:
-            report = ingestion.ingest(
-                sources, to, mapping=mapping, progress=progress, **options
-            )
+            report = ingestion.ingest(sources, to, progress=progress, **options)
         start, end = report.period
         console.table(
             f"{to}: {report.cells} cells, {start:%Y-%m-%d} to {end:%Y-%m-%d}",
@@ -201,6 +170,65 @@ def _grid_of(resolution: float) -> dict[str, int]:
             "pole. Choose one that does, as 1, 2 or 2.5."
         )
     return {"rows": rows, "columns": 2 * rows}
+
+
+def _mapping(pairs: tuple[str, ...]) -> dict[str, str]:
+    mapping = {}
+    for pair in pairs:
+        group, equals, names = pair.partition("=")
+        if not (group and equals):
+            raise UserError(f"Cannot read --map '{pair}'. Expected rn=ssr+str.")
+        mapping[group] = names
+    return mapping
+
+
+def _period(text: str | None) -> tuple[str | None, str | None]:
+    import pandas as pd
+
+    if text is None:
+        return None, None
+    start, _, end = text.partition("/")
+    try:
+        ordered = pd.Period(start).start_time < pd.Period(end).end_time
+    except (ValueError, AttributeError):
+        ordered = False
+    if not ordered:
+        raise UserError(
+            f"Cannot read --period '{text}'. Expected the first and the last date, as "
+            "2001/2010 or 2001-10-01/2002-09-30."
+        )
+    return start, end
+
+
+def _box(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        west, south, east, north = map(float, text.split(","))
+        known = -90 <= south < north <= 90 and max(abs(west), abs(east)) <= 180
+    except ValueError:
+        known = False
+    if not known:
+        raise UserError(
+            f"Cannot read --box '{text}'. Expected W,S,E,N in degrees, west and east "
+            "from -180 to 180, and south below north."
+        )
+    return west, south, east, north
+
+
+def _bytes(text: str) -> float:
+    from dask.utils import parse_bytes
+
+    try:
+        size = parse_bytes(text)
+    except ValueError:
+        size = 0
+    if size < LEAST_MEMORY:
+        raise UserError(
+            f"Cannot work in --memory '{text}'. Expected {LEAST_MEMORY / 1e6:g}MB or "
+            "more, as 2GB."
+        )
+    return size
 
 
 @main.command("check-data")

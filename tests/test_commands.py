@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 import zarr
+from cf import grid
 from click.testing import CliRunner
 
 from h2mv_tf.__main__ import main as h2mv_tf
@@ -117,6 +119,39 @@ def test_real_weather_is_ingested_and_trained_on(train, tmp_path):
     assert result.exit_code == 0, result.output
     assert re.search(r"^ *swe +[\d.e-]+ +[\d.e-]+ +\d+ *$", result.output, re.MULTILINE)
     assert "evapotranspiration" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--map=rn", "Cannot read --map 'rn'"),
+        ("--box=1,2,3", "Cannot read --box '1,2,3'"),
+        ("--box=0,50,10,40", "south below north"),
+        ("--box=0,0,200,10", "from -180 to 180"),
+        ("--period=2001", "Expected the first and the last date"),
+        ("--period=2005/2001", "Cannot read --period '2005/2001'"),
+        ("--memory=much", "Cannot work in --memory 'much'"),
+        ("--memory=1MB", "Expected 50MB or more"),
+        ("--regrid=1", "There is no file 'nothing.nc'"),
+    ],
+)
+def test_options_of_ingest_that_cannot_be_read_are_one_line(option, words):
+    call = ["ingest", "nothing.nc", "--to", "store.zarr", option]
+    assert_one_line(CliRunner().invoke(h2mv_tf, call), words)
+
+
+def test_the_options_of_ingest_reach_it(tmp_path):
+    grid(time=pd.date_range("2001-01-01", "2002-12-31")).to_netcdf(tmp_path / "a.nc")
+    call = [
+        *("ingest", str(tmp_path / "?.nc"), "--to", str(tmp_path / "store.zarr")),
+        *("--period", "2001-03/2001-05", "--box", "5,30,25,60", "--memory", "100MB"),
+        *("--map", "swe=prec", "--map", "q=", "--stamps", "start"),
+    ]
+    result = CliRunner().invoke(h2mv_tf, call)
+    assert "'prec' has units 'mm d-1', which do not convert to swe" in result.output
+    result = CliRunner().invoke(h2mv_tf, call[:-6])
+    assert result.exit_code == 0, result.output
+    assert "4 cells, 2001-03-01 to 2001-05-31" in result.output
 
 
 @pytest.mark.parametrize(
