@@ -52,6 +52,8 @@ def command(*, interrupted: str = "Interrupted.") -> Iterator[None]:
         )
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
+        # What Zarr was writing then is told of, task by task, as the process ends.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         Console(stderr=True, soft_wrap=True).print(interrupted, markup=False)
         sys.exit(INTERRUPTED)
     finally:

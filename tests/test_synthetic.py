@@ -20,7 +20,7 @@ from h2mv_tf.data.synthetic.observations import DEVIATION, Products
 from h2mv_tf.errors import UserError
 
 NOISE = 0.05  # of the world of conftest.py
-PARTS = 5  # of tiles of 4 x 4 cells that have land
+PARTS = 6  # of tiles of 4 x 4 cells that have land
 SMALL = {"rows": 6, "columns": 9, "years": 1, "noise": NOISE, "seed": 1}
 
 
@@ -411,7 +411,7 @@ def test_another_seed_makes_another_planet_and_weather():
 
 
 def test_an_interrupted_call_is_continued(tmp_path, many_tiles, interrupt):
-    settings = {**SMALL, "truth": "monthly", "tile": 4}
+    settings = {**SMALL, "truth": "none", "tile": 4}
     synthesize(tmp_path / "whole", **settings)
     with pytest.raises(KeyboardInterrupt):
         synthesize(tmp_path / "parts", **settings, progress=interrupt)

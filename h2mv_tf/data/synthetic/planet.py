@@ -8,7 +8,7 @@ import xarray as xr
 from h2mv_tf.data.synthetic.fields import rough_field, unit_vectors
 
 LAND_SHARE = 0.35  # of the cells
-POLAR_SEA = 66.0  # degrees, from where the land sinks: ice sheets are not for us
+POLAR_SEA = 60.0  # degrees, from where the land sinks: ice sheets are not for us
 LAPSE_RATE = 0.0065  # K m-1, of the standard atmosphere
 COLDEST_SUMMER = 6.0  # degC, of the warmest month: no glaciers
 STREAM = 1  # of the seed's random numbers
@@ -61,8 +61,9 @@ def planet(rows: int, columns: int, seed: int) -> Planet:
     coasts = rough_field(
         points, generator, longest=9, shortest=300, slope=0.75, waves=1500
     )
-    plates -= (np.maximum(np.abs(lat) - POLAR_SEA, 0) / 7) ** 2
+    plates -= (np.maximum(np.abs(lat) - POLAR_SEA, 0) / 10) ** 2
     height = plates + 0.35 * coasts
+    height[summer_temperature(lat, 0) < COLDEST_SUMMER + 0.1] = -np.inf
     sea_level = np.quantile(height, 1 - LAND_SHARE)
     on_land = height > sea_level
 
@@ -99,9 +100,7 @@ def _land(latitude, height, plates, points, generator) -> Land:
     ridge = np.exp(-((field(2, 40) / 0.3) ** 2)) * _logistic(3 * field(3, 30))
     ridge *= np.minimum(height / 0.3, 1)
     elevation = 30 + 300 * height + 3200 * ridge
-    summer = sea_level_temperature(latitude) + temperature_swing(
-        latitude, continentality
-    )
+    summer = summer_temperature(latitude, continentality)
     elevation = np.clip(elevation, 1, (summer - COLDEST_SUMMER) / LAPSE_RATE)
     summer = summer - LAPSE_RATE * elevation
 
@@ -129,15 +128,18 @@ def _land(latitude, height, plates, points, generator) -> Land:
     )
 
 
-def sea_level_temperature(latitude):
+def sea_level_temperature(latitude, continentality):
     """Annual mean air temperature at the sea's level [degC].
 
-    T = 28 - 44 sin(latitude)^2, the shape of the energy balance models (North, 1975).
+    T = 28 - 44 sin(latitude)^2, the shape of the energy balance models (North, 1975),
+    and milder at the coast.
 
     Args:
         latitude: [degrees].
+        continentality: 0 at the coast to 1 far inland.
     """
-    return 28 - 44 * np.sin(np.radians(latitude)) ** 2
+    poleward = np.sin(np.radians(latitude)) ** 2
+    return 28 - 44 * poleward + 6 * poleward * (1 - continentality)
 
 
 def temperature_swing(latitude, continentality):
@@ -150,6 +152,18 @@ def temperature_swing(latitude, continentality):
     return 1.5 + np.abs(np.sin(np.radians(latitude))) * (12 + 12 * continentality)
 
 
+def summer_temperature(latitude, continentality):
+    """Mean air temperature of the warmest month at the sea's level [degC].
+
+    Args:
+        latitude: [degrees].
+        continentality: 0 at the coast to 1 far inland.
+    """
+    return sea_level_temperature(latitude, continentality) + temperature_swing(
+        latitude, continentality
+    )
+
+
 def zonal_wetness(latitude):
     """Wet at the equator and in the storm tracks, dry in the subtropics [1].
 
@@ -157,7 +171,7 @@ def zonal_wetness(latitude):
         latitude: [degrees].
     """
     return 0.48 + 0.36 * np.cos(np.radians(6 * latitude)) * np.exp(
-        -np.abs(latitude) / 60
+        -np.abs(latitude) / 90
     )
 
 

@@ -5,6 +5,7 @@ of two things that a model has to remember: how warm it was, and how far the lea
 are out.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,12 +19,13 @@ from h2mv_tf.variables import DAILY_OUTPUTS
 
 SNOWFALL_CORRECTION, BASEFLOW_FRACTION = 0.9, 0.015
 WARMTH_MEMORY, LEAF_MEMORY = 20.0, 15.0  # days
+SPIN_UP = 5 * 365  # days at least: where the stores began is forgotten to 0.1 mm
 # Zero but for rounding: nothing to learn.
 NAMES = tuple(name for name in DAILY_OUTPUTS if name != "water_balance_residual")
 
 
 class Memory(NamedTuple):
-    """What one day leaves to the next; each (cells,)."""
+    """What one day leaves to the next."""
 
     water: physics.WaterState
     warmth: tf.Tensor  # air temperature of the last weeks [degC]
@@ -52,70 +54,58 @@ def parameters(land: Land) -> physics.Parameters:
     )
 
 
-class WaterCycle:
-    """The truth of any land cells; compiled once.
+def water_cycle(land: Land, weather: Weather) -> Mapping[str, np.ndarray]:
+    """The daily outputs (days, cells) of the truth, by name.
+
+    The stores are brought into motion by the first years of the record.
 
     Args:
-        spin_up: Days at the start of the record that bring the stores into motion.
-        cells: Most cells of a call.
+        land: The land cells; calls with as many of them share a program.
+        weather: Their weather.
     """
-
-    def __init__(self, *, spin_up: int, cells: int):
-        self._spin_up, self._cells = spin_up, cells
-
-    def __call__(self, land: Land, weather: Weather) -> Mapping[str, np.ndarray]:
-        """The daily outputs (days, cells), by name.
-
-        Args:
-            land: The land cells.
-            weather: Their weather.
-        """
-        cells = len(land.latitude)
-        # One shape in all calls: the cells that lack are the last one again.
-        place = np.minimum(np.arange(self._cells), cells - 1)
-        land = Land(*(tf.constant(values[place], tf.float32) for values in land))
-        forcing = np.stack([values[:, place] for values in weather[:3]], axis=1)
-        series = _simulate(land, tf.constant(forcing), self._spin_up).numpy()
-        return {name: series[:, n, :cells] for n, name in enumerate(NAMES)}
+    land = Land(*(tf.constant(values, tf.float32) for values in land))
+    forcing = physics.Forcing(*map(tf.constant, weather[:3]))
+    # All days at once: only the memory has to be followed from day to day.
+    _, values = _day(land, forcing, _memories(land, forcing))
+    shape = weather.precipitation.shape  # of some coefficients only the cells
+    return {name: np.broadcast_to(values[name].numpy(), shape) for name in NAMES}
 
 
 # Autograph would take longer to read the physics than the days take to run.
 @tf.function(jit_compile=True, autograph=False)
-def _simulate(land: Land, forcing, spin_up: int):
-    """The daily outputs (days, names, cells).
+def _memories(land: Land, forcing: physics.Forcing) -> Memory:
+    """What each day finds of the day before (days, cells).
 
     Args:
         land: The land cells.
-        forcing: (days, 3, cells).
-        spin_up: Days that are run first.
+        forcing: (days, cells) each.
     """
-    days, _, cells = forcing.shape
+    days, cells = forcing.precipitation.shape
+    cycle = min(days, SPIN_UP)
+    spin_up = math.ceil(SPIN_UP / cycle) * cycle
+    weather = tf.stack(forcing, axis=1)
     nothing = tf.zeros(cells)
-    memory = Memory(
-        physics.WaterState(nothing, nothing, nothing),
-        forcing[0, 2] - physics.FREEZING_POINT,
-        nothing,
-    )
-    written = tf.TensorArray(tf.float32, size=days, element_shape=(len(NAMES), cells))
+    celsius = forcing.air_temperature[0] - physics.FREEZING_POINT
+    first = Memory(physics.WaterState(nothing, nothing, nothing), celsius, nothing)
+    count = len(tf.nest.flatten(first))
+    written = tf.TensorArray(tf.float32, size=days, element_shape=(count, cells))
 
     def advance(step, memory, written):
-        spun_up = step - spin_up
-        memory, values = _day(
-            land, forcing[tf.where(spun_up < 0, step, spun_up)], memory
-        )
-        outputs = tf.stack([values[name] for name in NAMES])
-        # Of the days before, each is written over by the next.
-        return step + 1, memory, written.write(tf.maximum(spun_up, 0), outputs)
+        day = step - spin_up
+        # Of the days of the spin-up, each is written over by the next.
+        written = written.write(tf.maximum(day, 0), tf.stack(tf.nest.flatten(memory)))
+        today = weather[tf.where(day < 0, step % cycle, day)]
+        memory, _ = _day(land, physics.Forcing(*tf.unstack(today)), memory)
+        return step + 1, memory, written
 
     *_, written = tf.while_loop(
-        lambda step, *_: step < spin_up + days, advance, (0, memory, written)
+        lambda step, *_: step < spin_up + days, advance, (0, first, written)
     )
-    return written.stack()
+    return tf.nest.pack_sequence_as(first, tf.unstack(written.stack(), axis=1))
 
 
-def _day(land: Land, weather, memory: Memory):
+def _day(land: Land, today: physics.Forcing, memory: Memory):
     """The memory at the end of a day, and its outputs by name."""
-    today = physics.Forcing(*tf.unstack(weather))
     fixed = parameters(land)
     celsius = today.air_temperature - physics.FREEZING_POINT
     moist = memory.water.soil_moisture / fixed.soil_water_capacity
@@ -173,13 +163,13 @@ def coefficients_of(
     return physics.Coefficients(
         snowmelt_factor=(2 + 2.5 * (1 - land.tree_cover)) * (0.6 + 0.4 * sunny),
         interception_capacity=0.4 + 2.2 * land.tree_cover,
-        soil_evaporation_coefficient=(0.1 + 0.6 * land.clay_fraction + 0.3 * moist)
+        soil_evaporation_coefficient=(0.2 + 0.6 * land.clay_fraction + 0.3 * moist)
         * tf.sqrt(tf.maximum(moist, 0.001)),
         transpiration_coefficient=0.8
         * growing
         * tf.tanh(2.5 * moist)
         * (1 - 0.5 * hot),
-        soil_recharge_coefficient=(1 - 0.75 * moist**2) * (1 - 0.35 * frozen),
+        soil_recharge_coefficient=(1 - 0.8 * moist**3) * (1 - 0.25 * frozen),
         groundwater_recharge_coefficient=(0.2 + 0.65 * land.sand_fraction)
         * (1 - 0.5 * steep),
         fapar=fapar,

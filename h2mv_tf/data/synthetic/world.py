@@ -20,10 +20,18 @@ from h2mv_tf.errors import UserError
 from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES
 
 FIRST_YEAR = 2001
-SPIN_UP = 5  # years at most
 TRUTH = "truth"  # group of the store
-BLOCK_BYTES = 200e6  # of the outputs of the cells that are made together
-SMALLEST, LONGEST = 5, 200  # rows and columns; years
+REGION_BYTES = 300e6  # of the outputs that are held to be written together
+# Cells that are made together, always as many: sums of other sizes would differ in
+# their last bits, and the world with the size of its tiles.
+TOGETHER = 64
+RANGES = {
+    "rows": (5, 1800),
+    "columns": (5, 3600),
+    "years": (1, 200),
+    "noise": (0, 100),
+    "seed": (0, 2**32 - 1),
+}
 
 Truth = Literal["daily", "monthly", "none"]
 
@@ -39,7 +47,7 @@ def synthesize(
     truth: Truth = "daily",
     tile: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> int:
+) -> None:
     """Makes a synthetic world and writes it as a store.
 
     An interrupted call is continued by one of the same settings.
@@ -55,9 +63,6 @@ def synthesize(
         truth: Whether the group `truth` holds days, monthly means or is left out.
         tile: Cells of a chunk along latitude and longitude; by default of 1 MB.
         progress: Called with the number of tiles that are done, and of all.
-
-    Returns:
-        The number of land cells.
 
     Raises:
         UserError: A setting is out of range, the path exists, or cannot be written.
@@ -88,7 +93,6 @@ def synthesize(
                 writer.finish((TRUTH, *region))
         if progress is not None:
             progress(len(tiles), len(tiles))
-        return len(world.planet.points)
 
 
 class _World:
@@ -108,16 +112,12 @@ class _World:
             sides: Cells of a chunk along each dimension.
         """
         outputs = len(self.time) * len(truths.NAMES) * np.dtype("float32").itemsize
-        cells = BLOCK_BYTES / outputs / np.prod(list(sides.values()))
+        cells = REGION_BYTES / outputs / np.prod(list(sides.values()))
         chunks = max(int(np.sqrt(cells)), 1)
         regions = blocks(
             self.planet.mask.sizes, {dim: chunks * side for dim, side in sides.items()}
         )
-        land = [int(self.planet.mask.values[region].sum()) for region in regions]
-        self.cycle = truths.WaterCycle(
-            spin_up=min(SPIN_UP * 365, len(self.time)), cells=max(land)
-        )
-        return [region for region, cells in zip(regions, land, strict=True) if cells]
+        return [r for r in regions if self.planet.mask.values[r].any()]
 
     def declare(self, writer: Writer) -> None:
         """Makes all arrays, and fills those without time."""
@@ -156,27 +156,41 @@ class _World:
     def write(self, writer: Writer, region: tuple[slice, slice]) -> None:
         """Makes the cells of a region, and writes them."""
         number = self.planet.number[region]
-        inside = number[number >= 0]
-        land = Land(*(values[inside] for values in self.planet.land))
-        places = np.flatnonzero(self.planet.mask.values)[inside]
-        weather = self.climate.weather(land, self.planet.points[inside], places)
-        outputs = self.cycle(land, weather)
-
-        def put(group: str, values: np.ndarray, name: str = "data") -> None:
+        cells = number[number >= 0]
+        parts = [
+            self._arrays(cells[n : n + TOGETHER])
+            for n in range(0, len(cells), TOGETHER)
+        ]
+        for group, name in list(parts[0]):
+            values = np.concatenate([part.pop((group, name)) for part in parts], axis=1)
             grid = np.full((len(values), *number.shape), np.nan, "float32")
             grid[:, number >= 0] = values
             writer.put(group, grid, (slice(None), *region), name)
 
-        for name in FORCING:
-            put(VARIABLES[name].group, getattr(weather, name))
-        seen = self.products.observe(outputs, land, weather, places)
-        for name in CONSTRAINTS:
-            put(VARIABLES[name].group, seen[name])
-        if self.truth == "none":
-            return
-        for name, values in outputs.items():
-            daily = self.truth == "daily"
-            put(TRUTH, values if daily else self.products.monthly(values), name)
+    def _arrays(self, cells: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+        """What is stored of some cells (steps, cells), by group and name of the array.
+
+        Args:
+            cells: Their numbers among the land cells, at most `TOGETHER`.
+        """
+        count = len(cells)
+        # Those that lack are the last one again.
+        cells = cells[np.minimum(np.arange(TOGETHER), count - 1)]
+        land = Land(*(values[cells] for values in self.planet.land))
+        places = np.flatnonzero(self.planet.mask.values)[cells]
+        weather = self.climate.weather(land, self.planet.points[cells], places)
+        truth = truths.water_cycle(land, weather)
+        seen = self.products.observe(truth, land, weather, places)
+        arrays = {}
+        for name, values in (weather._asdict() | seen).items():
+            if name in VARIABLES:
+                arrays[VARIABLES[name].group, "data"] = values
+        for name, values in truth.items():
+            if self.truth == "daily":
+                arrays[TRUTH, name] = values
+            elif self.truth == "monthly":
+                arrays[TRUTH, name] = self.products.monthly(values)
+        return {key: values[:, :count] for key, values in arrays.items()}
 
     def _series(self, name: str, steps: pd.DatetimeIndex) -> xr.DataArray:
         return self._template({"time": ("time", steps)}, VARIABLES[name].attributes)
@@ -203,19 +217,11 @@ def _bare(array: xr.DataArray) -> xr.DataArray:
 
 
 def _validate(settings: Mapping[str, float], truth: str) -> None:
-    ranges = {
-        "rows": (SMALLEST, np.inf),
-        "columns": (SMALLEST, np.inf),
-        "years": (1, LONGEST),
-        "noise": (0, np.finfo("float32").max),
-        "seed": (0, 2**32 - 1),
-    }
-    for name, (low, high) in ranges.items():
+    for name, (low, high) in RANGES.items():
         if not low <= settings[name] <= high:
-            limit = f"{low} or more" if high > 2**32 else f"{low} to {high}"
             raise UserError(
                 f"A synthetic world of {name}={settings[name]} cannot be made. "
-                f"Expected {limit}."
+                f"Expected {low} to {high}."
             )
     if truth not in get_args(Truth):
         raise UserError(
