@@ -244,7 +244,7 @@ def test_a_missing_static_input_is_told_by_its_name(train, broken, world):
     def spoil(values):
         values[(2, *land)] = np.nan
 
-    assert_one_line(train("--data", broken("static", spoil)), "'wetness'", "cell 3")
+    assert_one_line(train("--data", broken("static", spoil)), "'ruggedness'", "cell 3")
 
 
 def test_celsius_is_recognised(train, broken):

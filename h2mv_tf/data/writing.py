@@ -52,37 +52,35 @@ class Writer:
         self._store, self._journal = folder / STORE, folder / JOURNAL
         self._done = set(self._journal.read_text(encoding="utf-8").splitlines())
 
-    def declare(
-        self,
-        group: str,
-        template: xr.DataArray,
-        name: str = "data",
-    ) -> None:
-        """Makes an array without values: all missing, or zero for integers.
+    def declare(self, group: str, template: xr.DataArray | xr.Dataset) -> None:
+        """Makes the arrays of a group without values: missing, or zero for integers.
 
         Args:
             group: Group of the store.
-            template: Dims, coordinates, type and attributes; its values are not
-                looked at.
-            name: Name of the array in its group; a second one has the same
-                coordinates.
+            template: The array `data`, or several with names of their own: dims,
+                coordinates, types and attributes; their values are not looked at.
         """
-        if self.holds(("declared", group, name)):
+        if self.holds(("declared", group)):
             return
-        values = dask.array.zeros(template.shape, dtype=template.dtype, chunks=-1)
-        encoding = {"chunks": self.chunks(template), **self._compression()}
-        if template.dtype.kind == "f":
-            encoding["_FillValue"] = template.dtype.type(np.nan)
-        storable(template.copy(data=values)).to_dataset(name=name).to_zarr(
+        if isinstance(template, xr.DataArray):
+            template = template.to_dataset(name="data")
+        empty, encoding = {}, {}
+        for name, data in template.data_vars.items():
+            values = dask.array.zeros(data.shape, dtype=data.dtype, chunks=-1)
+            empty[name] = storable(data.copy(data=values))
+            encoding[name] = {"chunks": self.chunks(data), **self._compression()}
+            if data.dtype.kind == "f":
+                encoding[name]["_FillValue"] = data.dtype.type(np.nan)
+        xr.Dataset(empty, attrs=template.attrs).to_zarr(
             self._store,
             group=group,
             mode="a",
             zarr_format=self.zarr_format,
             consolidated=False,
             compute=False,
-            encoding={name: encoding},
+            encoding=encoding,
         )
-        self._note(("declared", group, name))
+        self._note(("declared", group))
 
     def put(
         self,

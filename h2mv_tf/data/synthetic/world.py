@@ -139,19 +139,16 @@ class _World:
         if self.truth == "none":
             return
         steps = self.time if self.truth == "daily" else self.products.months
-        for number, name in enumerate(truths.NAMES):
-            series = self._series(name, steps)
-            # The coordinates of a group are written once.
-            writer.declare(TRUTH, series if not number else _bare(series), name)
-        for name, values in truths.parameters(self.planet.land)._asdict().items():
-            attributes = VARIABLES[name].attributes
-            if np.ndim(values):
-                writer.declare(TRUTH, _bare(self._template({}, attributes)), name)
-                writer.put(TRUTH, self._on_grid(values), name=name)
-            else:
-                number = xr.DataArray(np.float32(values), attrs=attributes)
-                writer.declare(TRUTH, number, name)
-                writer.put(TRUTH, number.values, name=name)
+        arrays = {name: self._series(name, steps) for name in truths.NAMES}
+        parameters = truths.parameters(self.planet.land)._asdict()
+        for name, values in parameters.items():
+            arrays[name] = self._template({}, VARIABLES[name].attributes)
+            if not np.ndim(values):
+                arrays[name] = arrays[name].isel(lat=0, lon=0, drop=True)
+        writer.declare(TRUTH, xr.Dataset(arrays))
+        for name, values in parameters.items():
+            on_grid = self._on_grid(values) if np.ndim(values) else np.float32(values)
+            writer.put(TRUTH, on_grid, name=name)
 
     def write(self, writer: Writer, region: tuple[slice, slice]) -> None:
         """Makes the cells of a region, and writes them."""
@@ -210,10 +207,6 @@ class _World:
         grid = np.full((*values.shape[:-1], *mask.shape), np.nan, "float32")
         grid[..., mask] = values
         return grid
-
-
-def _bare(array: xr.DataArray) -> xr.DataArray:
-    return array.drop_vars(array.coords)
 
 
 def _validate(settings: Mapping[str, float], truth: str) -> None:
