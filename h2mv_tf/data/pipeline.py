@@ -7,8 +7,11 @@ shape, so that nothing recompiles; the last batch is filled up with windows of
 weight zero, which have no observations.
 """
 
+import collections
+import ctypes
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -33,6 +36,27 @@ class Epoch(NamedTuple):
     pool: np.ndarray  # (windows,) ascending
     batches: int
     skipped: int  # windows without an observation, which are left out
+
+
+class _Memory:
+    """Arrays that TensorFlow takes over without a copy, from memory used before.
+
+    Fresh memory would cost more than to fill it: a fault for each page.
+    """
+
+    def __init__(self):
+        self._free = collections.defaultdict(list)  # by size
+
+    def array(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        """An array without values; its memory is used again when nobody has it."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        free = self._free[size]
+        memory = free.pop() if free else np.empty(size + ALIGNMENT, "uint8")
+        offset = -memory.ctypes.data % ALIGNMENT
+        # What all views of the array hold on to.
+        owner = (ctypes.c_char * size).from_buffer(memory, offset)
+        weakref.finalize(owner, free.append, memory).atexit = False
+        return np.frombuffer(owner, dtype).reshape(shape)
 
 
 class Stream:
@@ -67,6 +91,7 @@ class Stream:
         self.windows, self.batch_size = windows, batch_size
         self.dtype, self.seed, self.shard = np.dtype(dtype), seed, shard
         self._planned: dict[int, Epoch] = {}
+        self._memory = _Memory()
         self._failure: UserError | None = None  # TensorFlow tells but its words
 
     def plan(self, number: int = 0) -> Epoch:
@@ -240,37 +265,35 @@ class Stream:
         start: np.ndarray,
     ) -> None:
         """Writes windows into a batch."""
-        rows = series.rows(cell)
-        days, months = self.windows.days, self.windows.months
+        rows, months = series.rows(cell), self.windows.months
         batch["static"][at] = self.record.static[cell]
-        batch["forcing"][at] = _runs(series.forcing, rows, start, days)
+        _copy_runs(batch["forcing"][at], series.forcing, rows, start)
         batch["month"][at] = self.windows.calendar(start)
         batch["weight"][at] = 1
         if not self.windows.full:
-            batch["spin_up_forcing"][at] = self._before(series, rows, start)
+            self._fill_before(batch["spin_up_forcing"][at], series, rows, start)
         for name, values in series.observations.items():
             target = batch["targets"][name]
             if self.record.daily[name]:
-                target[at] = _runs(values, rows, start, days)
+                _copy_runs(target[at], values, rows, start)
                 continue
             month = self.windows.month[start][:, None] + np.arange(months)
             inside = month < values.shape[1]
             found = values[rows[:, None], np.where(inside, month, 0)]
             target[at] = np.where(inside, found, np.nan)
 
-    def _before(self, series: Series, rows: np.ndarray, start: np.ndarray):
-        """Forcing of the spin-up days (windows, spin_up, 3)."""
+    def _fill_before(
+        self, into: np.ndarray, series: Series, rows: np.ndarray, start: np.ndarray
+    ) -> None:
+        """Writes the forcing of the spin-up days (windows, spin_up, 3)."""
         spin_up = self.windows.spin_up
-        within = start >= spin_up
-        if within.all():
-            return _runs(series.forcing, rows, start - spin_up, spin_up)
-        days = self.windows.before(start[~within])
-        result = np.empty((len(rows), spin_up, 3), "float32")
-        result[~within] = series.forcing[rows[~within][:, None], days]
-        if within.any():
-            run = _runs(series.forcing, rows[within], start[within] - spin_up, spin_up)
-            result[within] = run
-        return result
+        early = start < spin_up
+        late = np.flatnonzero(~early)
+        before = [into[n] for n in late]
+        _copy_runs(before, series.forcing, rows[late], start[late] - spin_up)
+        if early.any():
+            days = self.windows.before(start[early])
+            into[early] = series.forcing[rows[early][:, None], days]
 
     def _blank(self, batch: dict, at: slice) -> None:
         """Fills up a batch with windows that count for nothing."""
@@ -287,7 +310,7 @@ class Stream:
     def _empty(self) -> dict:
         """A batch without values."""
         return tf.nest.map_structure(
-            lambda spec: _aligned(spec.shape, spec.dtype.as_numpy_dtype),
+            lambda spec: self._memory.array(spec.shape, spec.dtype.as_numpy_dtype),
             self._signature(),
         )
 
@@ -313,14 +336,6 @@ class Stream:
         return specs | {"month": tf.TensorSpec((size, windows.days), "int32")}
 
 
-def _aligned(shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """An array that TensorFlow takes over without a copy."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.empty(size + ALIGNMENT, "uint8")
-    offset = -memory.ctypes.data % ALIGNMENT
-    return memory[offset : offset + size].view(dtype).reshape(shape)
-
-
 def _pools(cells: np.ndarray, room: int | None) -> np.ndarray:
     """The pool of each block: as many in a row as have room for their cells."""
     if room is None:
@@ -334,14 +349,9 @@ def _pools(cells: np.ndarray, room: int | None) -> np.ndarray:
     return np.array(result, int)
 
 
-def _runs(
-    values: np.ndarray, rows: np.ndarray, start: np.ndarray, days: int
-) -> np.ndarray:
-    """Runs of days of some rows (runs, days, ...)."""
-    if days == values.shape[1]:
-        return values[rows]
-    # One index for each run, not for each day of it.
-    item = values[0, 0].size if values.ndim > 2 else 1
-    flat = values.reshape(len(values), -1)
-    every = np.lib.stride_tricks.sliding_window_view(flat, days * item, axis=1)
-    return every[rows, start * item].reshape(len(rows), days, *values.shape[2:])
+def _copy_runs(
+    into: Iterable[np.ndarray], values: np.ndarray, rows: np.ndarray, start: np.ndarray
+) -> None:
+    """Copies a run of days of a row into each array (days, ...)."""
+    for run, row, first in zip(into, rows, start, strict=True):
+        run[...] = values[row, first : first + len(run)]

@@ -23,7 +23,7 @@ from h2mv_tf.variables import FORCING
 
 logger = logging.getLogger(__name__)
 
-AHEAD_BYTES = 32e6  # of series that are read before they are asked for
+AHEAD_BYTES = 8e6  # of series that are read before they are asked for
 MEMORY_SHARE = 0.6  # of what is free, for the series
 ITEM = np.dtype("float32").itemsize
 
@@ -88,9 +88,10 @@ class Series:
 
     def put(self, block: Block, values: Mapping[str, np.ndarray]) -> None:
         """Takes in what was read of a block, of `read`."""
-        own = np.ones(len(block.cells), bool)
+        own = slice(None)  # of the cells of the block; without a copy where all are
         if self.cells is not None:
-            own = np.isin(block.cells, self.cells)
+            held = np.isin(block.cells, self.cells)
+            own = own if held.all() else held
         rows = self.rows(block.cells[own])
         for name, series in values.items():
             if name in self.observations:

@@ -11,12 +11,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.lib.stride_tricks import sliding_window_view
 
 from h2mv_tf.errors import UserError
 
 NO_MONTH = -1
 SHORTEST_MONTH = 28  # days
+CELLS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -164,25 +164,24 @@ class Windows:
         if generator is not None:
             start += generator.integers(0, self.step, start.shape)
             start = np.minimum(start, len(self.time) - self.days)
-        seen = np.array(
-            [
-                self._seen(first, observed.days[cell], observed.months[cell])
-                for cell, first in zip(cells, start, strict=True)
-            ],
-            bool,
-        ).reshape(start.shape)
-        cell = np.broadcast_to(np.asarray(cells)[:, None], start.shape)
+        cells = np.asarray(cells)
+        seen = np.empty(start.shape, bool)
+        for begin in range(0, len(cells), CELLS_AT_ONCE):
+            some = slice(begin, begin + CELLS_AT_ONCE)
+            days, months = observed.days[cells[some]], observed.months[cells[some]]
+            seen[some] = self._seen(start[some], days, months)
+        cell = np.broadcast_to(cells[:, None], start.shape)
         return Plan(cell[seen], start[seen], int((~seen).sum()))
 
     def _seen(self, start, days, months) -> np.ndarray:
-        """Whether windows of a cell hold an observed day or a whole observed month."""
-        by_day = _running_sum(np.unpackbits(days, count=len(self.time)))
+        """Whether windows (cells, windows) hold an observed day or whole month."""
+        by_day = _running_sum(np.unpackbits(days, axis=1, count=len(self.time)))
         by_month = _running_sum(months)
         first, last = self.month_bounds.T
         end = start + self.days
         begin = np.searchsorted(first, start)
         stop = np.maximum(np.searchsorted(last, end), begin)
-        return (by_day[end] > by_day[start]) | (by_month[stop] > by_month[begin])
+        return _grows(by_day, start, end) | _grows(by_month, begin, stop)
 
     def calendar(self, start: np.ndarray) -> np.ndarray:
         """The column of each day's month among those of its window.
@@ -194,15 +193,13 @@ class Windows:
             (windows, days), -1 where a window does not hold the whole month.
         """
         first, last = self.month_bounds.T
-        begin = np.searchsorted(first, start)
-        stop = np.searchsorted(last, start + self.days) - 1
-        day = np.arange(self.days, dtype="int32")
-        month = sliding_window_view(self.month, self.days)[start]
-        month = month - self.month[start][:, None]
-        inside = first[np.minimum(begin, len(first) - 1)] - start
-        whole = day >= np.where(begin <= stop, inside, self.days)[:, None]
-        whole &= day <= (last[stop] - start)[:, None]
-        return np.where(whole, month, NO_MONTH)
+        begin = np.append(first, len(self.time))[np.searchsorted(first, start)] - start
+        end = np.append(-1, last)[np.searchsorted(last, start + self.days)] - start + 1
+        column = np.full((len(start), self.days), NO_MONTH, "int32")
+        for row, day, inside, outside in zip(column, start, begin, end, strict=True):
+            months = self.month[day + inside : day + outside]
+            row[inside : inside + len(months)] = months - self.month[day]
+        return column
 
     def before(self, start: np.ndarray) -> np.ndarray:
         """The spin-up days of windows (windows, spin_up).
@@ -242,4 +239,12 @@ def observed(
 
 
 def _running_sum(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(values, dtype="int64")])
+    """The sum of what comes before each column (rows, columns + 1)."""
+    result = np.zeros((len(values), values.shape[1] + 1), "int32")
+    np.cumsum(values, axis=1, out=result[:, 1:])
+    return result
+
+
+def _grows(sums: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Whether sums grow between columns."""
+    return np.take_along_axis(sums, end, 1) > np.take_along_axis(sums, begin, 1)
