@@ -301,8 +301,8 @@ def _print_needs(needs) -> None:
     console.console.print(
         f"Series: {needs.series / 1e6:,.0f} MB, of which {needs.held / 1e6:,.0f} MB "
         f"are held in memory (data.cache).\n"
-        f"An epoch: {needs.steps} steps, {needs.cell_days / 1e6:,.2f} million "
-        f"cell-days with spin-up, roughly {_duration(needs.seconds)}."
+        f"An epoch: {needs.cell_days / 1e6:,.2f} million cell-days with spin-up, in "
+        f"batches of {needs.batch}; roughly {_duration(needs.seconds)}."
     )
 
 

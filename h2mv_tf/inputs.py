@@ -45,7 +45,7 @@ class Needs(NamedTuple):
     windows: dict[str, int]  # of each role, of an epoch
     skipped: dict[str, int]  # windows that have no observation
     cell_days: int  # of an epoch, spin-up included
-    steps: int  # of an epoch
+    batch: int  # windows
     series: int  # bytes of all series
     held: int  # bytes of them that are in memory
     seconds: float  # of an epoch, roughly
@@ -155,7 +155,7 @@ def needs(config: Config, inputs: Inputs) -> Needs:
         windows=count,
         skipped={role: plan.skipped for role, plan in plans.items()},
         cell_days=count["train"] * days,
-        steps=steps,
+        batch=batch,
         series=len(inputs.survey.static) * one,
         held=held,
         seconds=steps * days * (DAY_SECONDS + batch * CELL_DAY_SECONDS) * _slowness(),

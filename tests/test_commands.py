@@ -333,7 +333,7 @@ def test_check_data_tells_what_is_there_and_what_training_needs(check, world):
         "monthly",
         "validation",
         "held in memory",
-        "An epoch: 1 steps",
+        "An epoch: 0.0",
         "Fit to train on.",
     ):
         assert words in result.output

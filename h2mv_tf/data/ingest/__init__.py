@@ -103,7 +103,7 @@ def ingest(
         rows=rows(content.fields.values(), content.static, found),
         cells=found.land,
         period=(time[0], time[-1]),
-        notes=(*notes, *found.notes()),
+        notes=(*found.notes(), *notes),
     )
 
 
