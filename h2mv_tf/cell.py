@@ -2,7 +2,11 @@
 
 An LSTM reads the weather, the code of the static inputs and the storages of
 the day before, and predicts the coefficients of the water cycle; the physics
-takes the step. Tensors are (cells, features); every state is (cells, n).
+takes the step.
+
+Keras hands over (cells, features). A day is computed with the cells last,
+(features, cells): what is done to a quantity then runs along memory, and a gate
+or a coefficient is a block of rows.
 """
 
 from collections.abc import Sequence
@@ -19,7 +23,10 @@ POSITIVE = 2  # leading coefficients that are unbounded above: softplus, not sig
 
 
 class State(NamedTuple):
-    """What one day hands to the next; each is (cells, 1) or (cells, units)."""
+    """What one day hands to the next.
+
+    Each is (cells, 1) or (cells, units); within a day (1, cells) or (units, cells).
+    """
 
     swe: tf.Tensor  # mm
     soil_moisture: tf.Tensor  # mm
@@ -33,17 +40,34 @@ class State(NamedTuple):
         """The storages alone."""
         return physics.WaterState(self.swe, self.soil_moisture, self.groundwater)
 
+    def transposed(self) -> "State":
+        """Cells last where they were first, and back."""
+        return State(*map(tf.transpose, self))
+
+
+class Gates(NamedTuple):
+    """The gates of the LSTM, each (units, cells), between their bounds."""
+
+    input: tf.Tensor
+    forget: tf.Tensor
+    candidate: tf.Tensor
+    output: tf.Tensor
+
 
 class Preparation(NamedTuple):
-    """What is the same on every day of a series, worked out once before it."""
+    """What is the same on every day of a series, worked out once before it.
 
-    kernel: tf.Tensor  # (3 + 4 + units, 4 units): forcing, states, hidden
-    gate_bias: tf.Tensor  # (cells, 4 units): bias and static code
-    coefficient_kernel: tf.Tensor  # (units, 7)
-    coefficient_bias: tf.Tensor  # (7,)
-    forcing_mean: tf.Tensor  # (3,)
-    forcing_std: tf.Tensor  # (3,)
-    parameters: physics.Parameters
+    What is added to or multiplied with a cell's numbers comes for each cell, so that
+    no gradient is summed over cells before the last day.
+    """
+
+    kernel: tf.Tensor  # (4 units, 3 + 4 + units): forcing, states, hidden
+    gate_bias: tf.Tensor  # (4 units, cells): bias and static code
+    coefficient_kernel: tf.Tensor  # (7, units)
+    coefficient_bias: tf.Tensor  # (7, cells)
+    forcing_mean: tf.Tensor  # (3, 1)
+    forcing_std: tf.Tensor  # (3, 1)
+    parameters: physics.Parameters  # each (1, cells)
 
 
 @keras.saving.register_keras_serializable("h2mv_tf")
@@ -144,7 +168,7 @@ class H2MVCell(keras.Layer):
         self.built = True
 
     def prepare(self, code, soil_water_capacity) -> Preparation:
-        """What `day` needs and does not change from day to day.
+        """What a day needs and does not change from day to day.
 
         Args:
             code: Code of the static inputs (cells, code_size).
@@ -155,32 +179,41 @@ class H2MVCell(keras.Layer):
             [len(variables.FORCING), self.code_size, -1],
             num=3,
         )
+        kernel = tf.concat([of_forcing, of_state, self.recurrent_kernel], 0)
+        cells = tf.zeros_like(soil_water_capacity)
+        constants = self.constants()
         return Preparation(
-            kernel=tf.concat([of_forcing, of_state, self.recurrent_kernel], 0),
-            gate_bias=code @ of_code + self.bias,
-            coefficient_kernel=tf.convert_to_tensor(self.coefficient_kernel),
-            coefficient_bias=tf.convert_to_tensor(self.coefficient_bias),
-            forcing_mean=tf.convert_to_tensor(self.forcing_mean),
-            forcing_std=tf.convert_to_tensor(self.forcing_std),
-            parameters=self.parameters(soil_water_capacity),
+            kernel=tf.transpose(kernel),
+            gate_bias=tf.transpose(code @ of_code + self.bias),
+            coefficient_kernel=tf.transpose(self.coefficient_kernel),
+            coefficient_bias=tf.transpose(cells + self.coefficient_bias),
+            forcing_mean=self.forcing_mean[:, None],
+            forcing_std=self.forcing_std[:, None],
+            parameters=physics.Parameters(
+                soil_water_capacity=tf.transpose(soil_water_capacity),
+                **{name: tf.transpose(cells + constants[name]) for name in constants},
+            ),
         )
 
-    def parameters(self, soil_water_capacity) -> physics.Parameters:
-        """The parameters of the water cycle, behind their sigmoids."""
-        return physics.Parameters(
-            soil_water_capacity=soil_water_capacity,
-            snowfall_correction=tf.sigmoid(self.snowfall_correction),
-            baseflow_fraction=tf.sigmoid(self.baseflow_fraction),
-        )
+    def constants(self) -> dict[str, tf.Tensor]:
+        """The parameters that are the same everywhere, behind their sigmoids."""
+        return {
+            "snowfall_correction": tf.sigmoid(self.snowfall_correction),
+            "baseflow_fraction": tf.sigmoid(self.baseflow_fraction),
+        }
 
     def call(self, inputs, states):
         """One day, from inputs that `keras.layers.RNN` can hand over."""
         forcing, code, capacity = tf.split(
             inputs, [len(variables.FORCING), self.code_size, 1], axis=1
         )
-        day = self.prepare(code, capacity)
-        outputs, new_state = one_day(forcing, State(*states), day, self.outputs)
-        return outputs, list(new_state)
+        outputs, new_state = one_day(
+            tf.transpose(forcing),
+            State(*states).transposed(),
+            self.prepare(code, capacity),
+            self.outputs,
+        )
+        return tf.transpose(outputs), list(new_state.transposed())
 
     def get_initial_state(self, batch_size=None) -> list[tf.Tensor]:
         """Empty stores, no vegetation and a silent LSTM."""
@@ -201,24 +234,67 @@ def one_day(
 ) -> tuple[tf.Tensor, State]:
     """One day of the hybrid model; the one description of it.
 
-    `H2MVCell` and the time loop both call it.
-
     Args:
-        forcing: (cells, 3) in physical units.
+        forcing: (3, cells) in physical units.
         state: State at the start of the day.
         day: What `H2MVCell.prepare` gave.
         outputs: Names of the daily variables to return; none to spin up.
 
     Returns:
-        The outputs (cells, len(outputs)) and the state at the end of the day.
+        The outputs (len(outputs), cells) and the state at the end of the day.
     """
-    gates = tf.concat(lstm_inputs(forcing, state, day), 1) @ day.kernel
-    hidden, carry = lstm(gates + day.gate_bias, state.carry)
-    coefficients = learned_coefficients(
-        hidden @ day.coefficient_kernel + day.coefficient_bias
+    read = features(forcing, state, day)
+    opened = gates(read, day.kernel, day.gate_bias)
+    return behind_the_gates(opened, forcing, state, day, outputs)
+
+
+def features(forcing, state: State, day: Preparation):
+    """What the LSTM reads on a day, besides the static code (3 + 4 + units, cells)."""
+    return tf.concat(
+        [
+            (forcing - day.forcing_mean) / day.forcing_std,
+            state.swe / STATE_SCALES.swe,
+            state.soil_moisture / STATE_SCALES.soil_moisture,
+            state.groundwater / STATE_SCALES.groundwater,
+            state.fapar,
+            state.hidden,
+        ],
+        0,
     )
-    weather = physics.Forcing(*tf.split(forcing, len(variables.FORCING), 1))
+
+
+def gates(read, kernel, bias) -> Gates:
+    """The gates of the LSTM: a product, in which nearly all of a day's work is.
+
+    Args:
+        read: Of `features`.
+        kernel: (4 units, features).
+        bias: (4 units, cells).
+    """
+    i, f, g, o = tf.split(kernel @ read + bias, len(Gates._fields), 0)
+    return Gates(tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o))
+
+
+def slopes(gates: Gates) -> Gates:
+    """Derivatives of the bounds of `gates`, from what it gave."""
+    i, f, g, o = gates
+    return Gates(i * (1 - i), f * (1 - f), 1 - g * g, o * (1 - o))
+
+
+def behind_the_gates(
+    gates: Gates, forcing, state: State, day: Preparation, outputs: Sequence[str]
+) -> tuple[tf.Tensor, State]:
+    """What a day does once its gates are known; otherwise as `one_day`."""
+    carry = gates.forget * state.carry + gates.input * gates.candidate
+    hidden = gates.output * tf.tanh(carry)
+    coefficients = learned_coefficients(
+        day.coefficient_kernel @ hidden + day.coefficient_bias
+    )
+    weather = physics.Forcing(*tf.split(forcing, len(variables.FORCING), 0))
     water, fluxes = physics.step(state.water, weather, coefficients, day.parameters)
+    new_state = State(*water, coefficients.fapar, hidden, carry)
+    if not outputs:
+        return hidden[:0], new_state
     diagnostics = physics.diagnostics(
         state.water, water, fluxes, weather, coefficients, day.parameters
     )
@@ -228,37 +304,15 @@ def one_day(
         **fluxes._asdict(),
         **diagnostics._asdict(),
     }
-    new_state = State(*water, coefficients.fapar, hidden, carry)
-    if not outputs:
-        return hidden[:, :0], new_state
-    return tf.concat([values[name] for name in outputs], 1), new_state
-
-
-def lstm_inputs(forcing, state: State, day: Preparation) -> list[tf.Tensor]:
-    """What the LSTM reads on a day, besides the static code."""
-    return [
-        (forcing - day.forcing_mean) / day.forcing_std,
-        state.swe / STATE_SCALES.swe,
-        state.soil_moisture / STATE_SCALES.soil_moisture,
-        state.groundwater / STATE_SCALES.groundwater,
-        state.fapar,
-        state.hidden,
-    ]
-
-
-def lstm(gates, carry):
-    """Hidden state and carry, from the pre-activations of the gates i, f, g, o."""
-    i, f, g, o = tf.split(gates, 4, 1)
-    carry = tf.sigmoid(f) * carry + tf.sigmoid(i) * tf.tanh(g)
-    return tf.sigmoid(o) * tf.tanh(carry), carry
+    return tf.concat([values[name] for name in outputs], 0), new_state
 
 
 def learned_coefficients(raw) -> physics.Coefficients:
     """The coefficients within their bounds: softplus, then sigmoid."""
-    positive = tf.split(tf.nn.softplus(raw[:, :POSITIVE]), POSITIVE, 1)
+    positive = tf.split(tf.nn.softplus(raw[:POSITIVE]), POSITIVE, 0)
     fractions = len(variables.COEFFICIENTS) - POSITIVE
     return physics.Coefficients(
-        *positive, *tf.split(tf.sigmoid(raw[:, POSITIVE:]), fractions, 1)
+        *positive, *tf.split(tf.sigmoid(raw[POSITIVE:]), fractions, 0)
     )
 
 

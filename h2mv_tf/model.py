@@ -162,6 +162,8 @@ class H2MV(keras.Model):
         static,
         state: State,
         outputs: Sequence[str] = variables.OUTPUTS,
+        *,
+        memory: float | None = None,
     ) -> tuple[dict[str, tf.Tensor], State]:
         """Runs the model from a given state.
 
@@ -188,22 +190,21 @@ class H2MV(keras.Model):
         if "tws_anomaly" in outputs and "tws" not in daily:
             daily.append("tws")
         series, state = time_loop.simulate(
-            tf.cast(forcing, self.compute_dtype), state, day, daily
+            tf.cast(forcing, self.compute_dtype), state, day, daily, memory=memory
         )
-        values = {name: series[:, :, n] for n, name in enumerate(daily)}
+        values = {name: series[n] for n, name in enumerate(daily)}
         if "tws_anomaly" in outputs:
             tws = values["tws"]
             values["tws_anomaly"] = tws - tf.reduce_mean(tws, axis=1, keepdims=True)
-        values |= day.parameters._asdict()
-        capacity = values["soil_water_capacity"]
-        values["soil_water_capacity"] = tf.squeeze(capacity, axis=1)
+        values["soil_water_capacity"] = day.parameters.soil_water_capacity[0]
+        values |= self.cell.constants()
         return {name: values[name] for name in outputs}, state
 
-    def call(self, inputs, outputs: Sequence[str] = variables.OUTPUTS):
+    def call(self, inputs, outputs: Sequence[str] = variables.OUTPUTS, memory=None):
         """Spins up from empty stores, then simulates."""
         forcing, static = inputs["forcing"], inputs["static"]
         state = self.spin_up(inputs.get("spin_up_forcing", forcing), static)
-        return self.simulate(forcing, static, state, outputs)[0]
+        return self.simulate(forcing, static, state, outputs, memory=memory)[0]
 
     def get_config(self):
         """Arguments of the constructor."""

@@ -1,24 +1,61 @@
 """The loop over days, with its own gradient.
 
-Automatic differentiation would keep every intermediate number of every day. Here a
-day keeps what it starts from; the backward pass takes the days from last to first,
-works each out again and differentiates it by itself. What a day computes is
-`cell.one_day`, in both directions.
+Automatic differentiation would keep every intermediate number of every day. Here
+the days fall into segments. The way out keeps the state at the start of each; the
+way back takes the segments from last to first, walks each once more to find what
+its days keep, and differentiates day by day. What a day computes is written in
+`cell`, once for both directions; by hand is only the gradient of the gates.
 
-Time comes first inside the loop, (days, cells, features), and inputs are read
-from a `TensorArray`: the gradient of `x[t]` would write a whole series of zeros
-at every step.
+A segment is so short that what its days keep stays near the processor: a way back
+pays for memory more than for arithmetic. The last one is not walked twice, and a
+series that is short enough is one segment.
+
+Time comes first inside the loop and cells last, (days, features, cells), and
+series are read from a `TensorArray`: the gradient of `x[t]` would write a whole
+series of zeros at every step.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from h2mv_tf.cell import Preparation, State, one_day
+from h2mv_tf.cell import (
+    Gates,
+    Preparation,
+    State,
+    behind_the_gates,
+    features,
+    gates,
+    slopes,
+)
+
+MEMORY = 32e6  # bytes that the days of a series may keep by default
+NEAR = 5e6  # bytes that the days of a segment may keep, to stay in a core's cache
+
+
+class Kept(NamedTuple):
+    """What a day keeps for the way back; in a loop an array for each part of it."""
+
+    gates: Gates
+    state: State  # at the start of the day
+
+
+class Gradients(NamedTuple):
+    """What the way back has found so far."""
+
+    state: State  # at the start of the earliest day that is done
+    day: Preparation  # summed over the days
+    forcing: tf.TensorArray  # of each day
 
 
 def simulate(
-    forcing, state: State, day: Preparation, outputs: Sequence[str]
+    forcing,
+    state: State,
+    day: Preparation,
+    outputs: Sequence[str],
+    *,
+    memory: float | None = None,
 ) -> tuple[tf.Tensor, State]:
     """Walks over the days of a series.
 
@@ -29,129 +66,229 @@ def simulate(
         state: State at the start of the first day.
         day: What `H2MVCell.prepare` gave.
         outputs: Names of the daily variables to return; none to spin up.
+        memory: Bytes that the days may keep for the loop's own gradient. None leaves
+            the gradient to TensorFlow, which is right where none is wanted; so does
+            a number of days or cells that is not known yet.
 
     Returns:
-        The outputs (cells, days, len(outputs)) and the state at the end.
+        The outputs (len(outputs), cells, days) and the state at the end.
     """
-    structure = (state, day)
-
-    # Takes tensors only: what a gradient is wanted of may not come by a closure.
-    @tf.custom_gradient
-    def walk(by_day, *tensors):
-        state, day = tf.nest.pack_sequence_as(structure, tensors)
-        written, kept, end = _forward(by_day, state, day, outputs, keep=True)
-
-        def gradient(d_written, *d_end):
-            days = (by_day, d_written, kept)
-            return _backward(days, State(*d_end), day, outputs)
-
-        return (written, *end), gradient
-
-    by_day = tf.transpose(forcing, [1, 0, 2])
-    written, *end = walk(by_day, *tf.nest.flatten(structure))
-    return tf.transpose(written, [1, 0, 2]), State(*end)
+    by_day, state = tf.transpose(forcing, [1, 2, 0]), state.transposed()
+    if memory is not None and by_day.shape.is_fully_defined():
+        written, state = _with_gradient(by_day, state, day, outputs, memory)
+    else:
+        days = by_day.shape[0] or tf.shape(by_day)[0]
+        written = _room(days, len(outputs), by_day)
+        loop = Loop(_series(by_day, days), day, outputs)
+        state, written, _ = loop.out(state, (0, days), written)
+        written = written.stack()
+    return tf.transpose(written, [1, 2, 0]), state.transposed()
 
 
 def spin_up(forcing, state: State, day: Preparation) -> State:
     """The state after one pass over the days of a series, without gradient."""
     tensors = tf.nest.map_structure(tf.stop_gradient, (forcing, state, day))
-    forcing, state, day = tensors
-    by_day = tf.transpose(forcing, [1, 0, 2])
-    return _forward(by_day, state, day, outputs=(), keep=False)[-1]
+    return simulate(*tensors, outputs=())[1]
 
 
-def _forward(
-    by_day, state: State, day: Preparation, outputs: Sequence[str], *, keep: bool
-):
-    """The days from first to last.
+class Loop(NamedTuple):
+    """The days of a series, to be walked from first to last and back."""
+
+    forcing: tf.TensorArray  # each (3, cells)
+    day: Preparation
+    outputs: Sequence[str]
+
+    def out(self, state: State, days: tuple, written=(), kept=()):
+        """The days from first to last.
+
+        Args:
+            state: State at the start of the first day.
+            days: The first one, and the one after the last.
+            written: Array of the outputs of all days of the series.
+            kept: `Kept`, with room for these days, if they are to be kept.
+
+        Returns:
+            The state at the end, `written` and `kept`.
+        """
+        first, end = days
+        day, outputs = self.day, self.outputs if written else ()
+
+        def walk(t, state, written, kept):
+            weather = self.forcing.read(t)
+            opened = gates(features(weather, state, day), day.kernel, day.gate_bias)
+            if kept:
+                today = Kept(opened, state)
+                kept = tf.nest.map_structure(
+                    lambda array, part: array.write(t - first, part), kept, today
+                )
+            today, state = behind_the_gates(opened, weather, state, day, outputs)
+            if written:
+                written = written.write(t, today)
+            return t + 1, state, written, kept
+
+        # XLA wants a bound to differentiate a loop.
+        bound = end - first if isinstance(end, int) else None
+        _, *result = tf.while_loop(
+            lambda t, *_: t < end,
+            walk,
+            (first, state, written, kept),
+            maximum_iterations=bound,
+        )
+        return result
+
+    def back(self, gradients: Gradients, days: tuple, d_written, kept: Kept):
+        """The days from last to first.
+
+        Args:
+            gradients: Those of the days after them.
+            days: As in `out`.
+            d_written: Array of the gradient of the outputs of all days.
+            kept: Of `out`.
+
+        Returns:
+            The gradients, these days included.
+        """
+        first, end = days
+        day = self.day
+        across = tf.split(tf.transpose(day.kernel), len(Gates._fields), 1)
+
+        def walk(t, gradients):
+            weather = self.forcing.read(t)
+            known, state = tf.nest.map_structure(lambda a: a.read(t - first), kept)
+            with tf.GradientTape() as tape:
+                tape.watch((weather, state, day))
+                opened = _known_gates(
+                    known,
+                    features(weather, state, day),
+                    day.kernel,
+                    day.gate_bias,
+                    across,
+                )
+                values, after = behind_the_gates(
+                    opened, weather, state, day, self.outputs
+                )
+            d_weather, d_state, d_day = tape.gradient(
+                [values, *after],
+                [weather, state, day],
+                output_gradients=[d_written.read(t), *gradients.state],
+                unconnected_gradients="zero",
+            )
+            return t - 1, Gradients(
+                d_state,
+                tf.nest.map_structure(tf.add, gradients.day, d_day),
+                gradients.forcing.write(t, d_weather),
+            )
+
+        return tf.while_loop(lambda t, _: t >= first, walk, (end - 1, gradients))[1]
+
+
+def _known_gates(known: Gates, read, kernel, bias, across) -> Gates:
+    """As `cell.gates`, of which the result is known: only its gradient is computed.
 
     Args:
-        by_day: Forcing (days, cells, 3).
+        known: The result.
+        read: As in `cell.gates`.
+        kernel: As in `cell.gates`.
+        bias: As in `cell.gates`.
+        across: The kernel of each gate (features, units).
+    """
+
+    @tf.custom_gradient
+    def opened(read, kernel, bias):
+        def gradient(*d_gates):
+            # Gate by gate, as XLA works a concatenation out number by number.
+            d_bias = [d * slope for d, slope in zip(d_gates, slopes(known), strict=True)]
+            d_kernel = [tf.matmul(d, read, transpose_b=True) for d in d_bias]
+            d_read = tf.add_n([a @ d for a, d in zip(across, d_bias, strict=True)])
+            return d_read, tf.concat(d_kernel, 0), tf.concat(d_bias, 0)
+
+        return tuple(map(tf.identity, known)), gradient
+
+    return Gates(*opened(read, kernel, bias))
+
+
+def _with_gradient(
+    by_day, state: State, day: Preparation, outputs: Sequence[str], memory: float
+) -> tuple[tf.Tensor, State]:
+    """All days, with the gradient of this module.
+
+    Args:
+        by_day: Forcing (days, 3, cells).
         state: State at the start of the first day.
         day: What `H2MVCell.prepare` gave.
         outputs: Names of the daily variables to return.
-        keep: Keep what each day starts from, for the way back.
+        memory: Bytes that the days may keep.
 
     Returns:
-        The outputs (days, cells, len(outputs)); what is kept, each part
-        (days, cells, n); the state at the end.
+        The outputs (days, len(outputs), cells) and the state at the end.
     """
-    days = _days(by_day)
-    read = _series(by_day)
-    written = _empty(by_day, (by_day.shape[1], len(outputs)))
-    kept = [_empty(by_day, part.shape) for part in state] if keep else []
+    structure = (state, day)
+    days = by_day.shape[0]
+    rows = Kept(Gates(*[part.shape[0] for part in [state.hidden] * 4]), State(*(x.shape[0] for x in state)))
+    one = sum(tf.nest.flatten(rows)) * by_day.shape[2] * by_day.dtype.size
+    length = days if days * one <= memory else max(1, int(NEAR // one))
+    before = (days - 1) // length  # segments that are not the last
+    last = (before * length, days)
 
-    def body(t, state, written, kept):
-        kept = [part.write(t, now) for part, now in zip(kept, state, strict=keep)]
-        today, state = one_day(read.read(t), state, day, outputs)
-        return t + 1, state, written.write(t, today), kept
+    def span(k):
+        return k * length, (k + 1) * length
 
-    _, state, written, kept = _while(body, days, (state, written, kept))
-    return written.stack(), [part.stack() for part in kept], state
+    # Takes tensors only: what a gradient is wanted of may not come by a closure.
+    @tf.custom_gradient
+    def walk(by_day, *tensors):
+        state, day = tf.nest.pack_sequence_as(structure, tensors)
+        loop = Loop(_series(by_day, days), day, outputs)
+        starts = [_room(before, len_, by_day) for len_ in rows.state]
 
+        def out(k, state, written, starts):
+            starts = [a.write(k, x) for a, x in zip(starts, state, strict=True)]
+            state, written, _ = loop.out(state, span(k), written)
+            return k + 1, state, written, starts
 
-def _backward(days, d_state: State, day: Preparation, outputs: Sequence[str]):
-    """The days from last to first.
+        written = _room(days, len(outputs), by_day)
+        if before:
+            _, state, written, starts = tf.while_loop(
+                lambda k, *_: k < before, out, (0, state, written, starts)
+            )
+        kept = tf.nest.map_structure(lambda n: _room(length, n, by_day), rows)
+        state, written, kept = loop.out(state, last, written, kept)
+        starts = [a.stack() for a in starts]
+        kept = tf.nest.map_structure(lambda a: a.stack(), kept)
 
-    Args:
-        days: The forcing, the gradient of the outputs and what each day starts
-            from, each (days, cells, ...).
-        d_state: Gradient of the state at the end.
-        day: As forward.
-        outputs: As forward.
+        def gradient(d_written, *d_state):
+            d_written = _series(d_written, days)
+            gradients = Gradients(
+                State(*d_state),
+                tf.nest.map_structure(tf.zeros_like, day),
+                _room(days, by_day.shape[1], by_day),
+            )
+            arrays = tf.nest.map_structure(lambda x: _series(x, length), kept)
+            gradients = loop.back(gradients, last, d_written, arrays)
 
-    Returns:
-        Gradients of the forcing, of the state at the start and of `day`.
-    """
-    by_day, d_written, kept = days
-    count = _days(by_day)
-    read, read_d = _series(by_day), _series(d_written)
-    read_state = [_series(part) for part in kept]
-    shared = tf.nest.flatten(day)
+            def back(k, gradients, arrays):
+                state = State(*(a.read(k) for a in start_arrays))
+                _, _, arrays = loop.out(state, span(k), (), arrays)
+                return k - 1, loop.back(gradients, span(k), d_written, arrays), arrays
 
-    def body(n, d_state, sums, d_forcing):
-        t = count - 1 - n
-        weather = read.read(t)
-        before = State(*(part.read(t) for part in read_state))
-        with tf.GradientTape() as tape:
-            tape.watch((weather, before, shared))
-            today = tf.nest.pack_sequence_as(day, shared)
-            values, after = one_day(weather, before, today, outputs)
-        d_weather, *d = tape.gradient(
-            [values, *after],
-            [weather, *before, *shared],
-            output_gradients=[read_d.read(t), *d_state],
-            unconnected_gradients="zero",
-        )
-        d_state, d_shared = State(*d[: len(before)]), d[len(before) :]
-        sums = [total + part for total, part in zip(sums, d_shared, strict=True)]
-        return n + 1, d_state, sums, d_forcing.write(t, d_weather)
+            if before:
+                start_arrays = [_series(x, before) for x in starts]
+                _, gradients, _ = tf.while_loop(
+                    lambda k, *_: k >= 0, back, (before - 1, gradients, arrays)
+                )
+            d_state, d_day, d_forcing = gradients
+            return d_forcing.stack(), *d_state, *tf.nest.flatten(d_day)
 
-    sums = [tf.zeros_like(part) for part in shared]
-    start = (d_state, sums, _empty(by_day, by_day.shape[1:]))
-    _, d_state, sums, d_forcing = _while(body, count, start)
-    return d_forcing.stack(), *d_state, *sums
+        return (written.stack(), *state), gradient
 
-
-def _while(body, days, start: tuple):
-    return tf.while_loop(
-        lambda t, *_: t < days,
-        body,
-        (0, *start),
-        # XLA wants a bound where a loop is differentiated once more.
-        maximum_iterations=days if isinstance(days, int) else None,
-    )
+    written, *state = walk(by_day, *tf.nest.flatten(structure))
+    return written, State(*state)
 
 
-def _days(by_day):
-    return by_day.shape[0] or tf.shape(by_day)[0]
-
-
-def _series(by_day) -> tf.TensorArray:
+def _series(by_day, days) -> tf.TensorArray:
     """Days to be read one by one."""
-    return tf.TensorArray(by_day.dtype, size=_days(by_day)).unstack(by_day)
+    return tf.TensorArray(by_day.dtype, size=days).unstack(by_day)
 
 
-def _empty(by_day, shape) -> tf.TensorArray:
-    """Room for as many days, each of this shape."""
-    return tf.TensorArray(by_day.dtype, size=_days(by_day), element_shape=shape)
+def _room(days, rows: int, like) -> tf.TensorArray:
+    """Room for a number of days, each (rows, cells)."""
+    return tf.TensorArray(like.dtype, size=days, element_shape=(rows, like.shape[2]))
