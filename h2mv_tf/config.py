@@ -137,6 +137,16 @@ class Training(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["float32", "float64"] = "float32"
     jit_compile: bool = True  # compile the training step with XLA
+    # MB that the days of a batch may keep for the way back on each device, rather
+    # than to be walked twice; null: what the processor's cache makes worthwhile.
+    memory: PositiveInt | None = None
+
+
+class Distribution(Section):
+    """Who shares each batch."""
+
+    # Devices of this process: auto takes all GPUs, or else the cores.
+    devices: PositiveInt | Literal["auto"] = "auto"
 
 
 class Synthetic(Section):
@@ -166,6 +176,7 @@ class Config(Section):
     model: Model = Model()
     objective: Objective = Objective()
     training: Training = Training()
+    distribution: Distribution = Distribution()
     synthetic: Synthetic | None = None
     provenance: Provenance | None = None
 

@@ -46,6 +46,9 @@ class H2MV(keras.Model):
             and, where the spin-up is not over the series itself,
             `spin_up_forcing` (cells, days, 3).
         outputs: Names of the variables to return; all by default.
+        training: Whether a gradient will be asked for. The time loop then has its
+            own, which takes less time and memory than TensorFlow's.
+        memory: Bytes that the days may keep for that gradient.
 
     Returns:
         A dictionary by registry name, in native units: (cells, days) for what
@@ -163,6 +166,7 @@ class H2MV(keras.Model):
         state: State,
         outputs: Sequence[str] = variables.OUTPUTS,
         *,
+        training: bool = False,
         memory: float | None = None,
     ) -> tuple[dict[str, tf.Tensor], State]:
         """Runs the model from a given state.
@@ -172,6 +176,8 @@ class H2MV(keras.Model):
             static: (cells, static_size).
             state: State at the start of the first day.
             outputs: Names of the variables to return.
+            training: As in a call.
+            memory: As in a call.
 
         Returns:
             The outputs by name, and the state at the end of the last day.
@@ -190,7 +196,11 @@ class H2MV(keras.Model):
         if "tws_anomaly" in outputs and "tws" not in daily:
             daily.append("tws")
         series, state = time_loop.simulate(
-            tf.cast(forcing, self.compute_dtype), state, day, daily, memory=memory
+            tf.cast(forcing, self.compute_dtype),
+            state,
+            day,
+            daily,
+            memory=(memory or time_loop.MEMORY) if training else None,
         )
         values = {name: series[n] for n, name in enumerate(daily)}
         if "tws_anomaly" in outputs:
@@ -200,11 +210,20 @@ class H2MV(keras.Model):
         values |= self.cell.constants()
         return {name: values[name] for name in outputs}, state
 
-    def call(self, inputs, outputs: Sequence[str] = variables.OUTPUTS, memory=None):
+    def call(
+        self,
+        inputs,
+        outputs: Sequence[str] = variables.OUTPUTS,
+        *,
+        training: bool = False,
+        memory: float | None = None,
+    ):
         """Spins up from empty stores, then simulates."""
         forcing, static = inputs["forcing"], inputs["static"]
         state = self.spin_up(inputs.get("spin_up_forcing", forcing), static)
-        return self.simulate(forcing, static, state, outputs, memory=memory)[0]
+        return self.simulate(
+            forcing, static, state, outputs, training=training, memory=memory
+        )[0]
 
     def get_config(self):
         """Arguments of the constructor."""

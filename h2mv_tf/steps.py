@@ -4,12 +4,14 @@ Everything between a batch and the numbers it gives, compiled where that is aske
 for, on whichever devices the strategy has.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from h2mv_tf import distribution
 from h2mv_tf.data.pipeline import Stream
 from h2mv_tf.model import H2MV
 from h2mv_tf.objective import Objective, Term, mean_terms
@@ -32,7 +34,11 @@ class Trainer:
     Args:
         model: The model.
         objective: What it is held against.
-        optimizer: Keras optimizer; None to evaluate only.
+        optimizer: Keras optimizer, which does not clip; None to evaluate only.
+        strategy: What model and optimizer were made under; TensorFlow's default
+            strategy by default.
+        clip_value: Bound of each gradient; none by default.
+        memory: Bytes that the days may keep for the way back on each device.
         jit_compile: Compile the steps with XLA.
     """
 
@@ -42,14 +48,20 @@ class Trainer:
         objective: Objective,
         optimizer: keras.optimizers.Optimizer | None = None,
         *,
+        strategy: tf.distribute.Strategy | None = None,
+        clip_value: float = math.inf,
+        memory: float | None = None,
         jit_compile: bool = True,
     ):
         self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.clip_value, self.memory = clip_value, memory
         compiled = {"jit_compile": jit_compile, "autograph": False}
         self._gradients = tf.function(self._gradients, **compiled)
         self._errors = tf.function(self._errors, **compiled)
+        self._update = self._everywhere(self._update)
+        self._compare = self._everywhere(self._compare)
 
-    @tf.function(autograph=False)
     def step(self, batch: Mapping) -> dict[str, Term]:
         """One update of the weights, on all devices of the strategy.
 
@@ -57,14 +69,9 @@ class Trainer:
             batch: Of `Stream`.
 
         Returns:
-            The terms of the objective, before the update.
+            The terms of the objective over all devices, before the update.
         """
-        strategy = tf.distribute.get_strategy()
-        terms = strategy.run(self._update, (batch,))
-        return {
-            name: Term(*(strategy.reduce("SUM", part, axis=None) for part in term))
-            for name, term in terms.items()
-        }
+        return self._update(distribution.dealt(batch, self.strategy))
 
     def evaluate(self, stream: Stream) -> Evaluation:
         """The objective on all windows of a stream.
@@ -74,36 +81,67 @@ class Trainer:
         """
         totals, residual = Totals(self.objective.names), 0.0
         for batch in stream.batches():
-            terms, largest = self._errors(batch)
+            batch = distribution.dealt(batch, self.strategy)
+            terms, largest = self._compare(batch)
             totals.add(terms)
-            residual = max(residual, float(largest))
+            residual = max(residual, float(tf.reduce_max(largest)))
         means = totals.means()
         return Evaluation(sum(means.values()), means, totals.cells, residual)
 
+    def _everywhere(self, part: Callable) -> Callable:
+        """Runs a part of a step on all devices; each of them returns the same."""
+
+        @tf.function(autograph=False)
+        def run(batch):
+            result = self.strategy.run(part, (batch,))
+            return tf.nest.map_structure(
+                lambda value: self.strategy.experimental_local_results(value)[0],
+                result,
+            )
+
+        return run
+
     def _update(self, batch):
-        cells = self.objective.counts(batch["targets"], batch["month"])
+        replicas = tf.distribute.get_replica_context()
         # A mean needs the cells of all devices, and XLA cannot compile their sum:
         # counts first, then one compiled piece.
-        replicas = tf.distribute.get_replica_context()
-        cells = {name: replicas.all_reduce("SUM", n) for name, n in cells.items()}
+        cells = self.objective.counts(batch["targets"], batch["month"])
+        cells = replicas.all_reduce("SUM", cells)
         terms, gradients = self._gradients(batch, cells)
+        terms, gradients = replicas.all_reduce("SUM", (terms, gradients))
+        # Keras would clip first and add up then; what it adds up again is shared out.
+        gradients = [
+            tf.clip_by_value(gradient, -self.clip_value, self.clip_value)
+            / replicas.num_replicas_in_sync
+            for gradient in gradients
+        ]
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return terms
 
     def _gradients(self, batch, cells):
         with tf.GradientTape() as tape:
-            predictions = self.model(_inputs(batch), outputs=self.objective.names)
+            predictions = self.model(
+                _inputs(batch),
+                outputs=self.objective.names,
+                training=True,
+                memory=self.memory,
+            )
             terms = self.objective.terms(predictions, batch["targets"], batch["month"])
             of_all = {k: Term(term.total, cells[k]) for k, term in terms.items()}
             loss = tf.add_n(list(mean_terms(of_all).values()))
         return terms, tape.gradient(loss, self.model.trainable_variables)
+
+    def _compare(self, batch):
+        replicas = tf.distribute.get_replica_context()
+        terms, largest = self._errors(batch)
+        return replicas.all_reduce("SUM", terms), replicas.all_gather(largest, axis=0)
 
     def _errors(self, batch):
         outputs = (*self.objective.names, RESIDUAL)
         predictions = self.model(_inputs(batch), outputs=outputs)
         terms = self.objective.terms(predictions, batch["targets"], batch["month"])
         residual = tf.reduce_max(tf.abs(predictions[RESIDUAL]), axis=1)
-        return terms, tf.reduce_max(residual * batch["weight"])
+        return terms, tf.reduce_max(residual * batch["weight"], keepdims=True)
 
 
 class Totals:

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from h2mv_tf import plots
+from h2mv_tf import distribution, plots
 from h2mv_tf.config import Config
 from h2mv_tf.data import pipeline, splits
 from h2mv_tf.errors import UserError
@@ -41,6 +42,7 @@ class Task(NamedTuple):
     """What is trained on, and what it is held against."""
 
     inputs: Inputs
+    strategy: tf.distribute.Strategy
     objective: Objective
     train: pipeline.Stream
     validation: pipeline.Stream
@@ -105,6 +107,8 @@ def prepare(config: Config) -> Task:
     # All streams share one batch size, so that one program serves them all.
     windows = inputs.windows.plan(inputs.split.train, inputs.survey.observed)
     batch_size = min(config.training.batch_size, len(windows.cell))
+    strategy = distribution.strategy(config.distribution.devices, batch_size)
+    worker = distribution.worker()
 
     def stream(cells: np.ndarray, seed: int | None = None) -> pipeline.Stream:
         return pipeline.Stream(
@@ -112,13 +116,16 @@ def prepare(config: Config) -> Task:
             inputs.survey.record,
             cells,
             inputs.windows,
-            batch_size=batch_size,
+            batch_size=-(-batch_size // worker.count),
+            multiple=distribution.local_devices(strategy),
             dtype=config.training.precision,
             seed=seed,
+            shard=worker,
         )
 
     return Task(
         inputs=inputs,
+        strategy=strategy,
         objective=objective,
         train=stream(inputs.split.train, config.training.seed),
         validation=stream(inputs.split.validation),
@@ -170,9 +177,16 @@ def _fit(
 ) -> None:
     """Trains, keeps the best weights, evaluates and exports."""
     settings, started = config.training, time.perf_counter()
-    model = _model(config, task)
+    with task.strategy.scope():
+        model = _model(config, task)
     trainer = Trainer(
-        model, task.objective, model.optimizer, jit_compile=settings.jit_compile
+        model,
+        task.objective,
+        model.optimizer,
+        strategy=task.strategy,
+        clip_value=settings.clip_value,
+        memory=settings.memory and settings.memory * 1e6,
+        jit_compile=settings.jit_compile,
     )
     if resume:
         progress = run.load_last(model)
@@ -239,7 +253,6 @@ def _model(config: Config, task: Task) -> H2MV:
     optimizer = keras.optimizers.AdamW(
         settings.learning_rate,
         weight_decay=settings.weight_decay,
-        clipvalue=settings.clip_value,
         epsilon=EPSILON,
     )
     # Callbacks and checkpoints find the optimizer on the model.

@@ -68,6 +68,7 @@ class Stream:
         cells: The land cells to stream.
         windows: What a sample is.
         batch_size: Windows in a batch.
+        multiple: Fills batches up to a multiple of this many rows.
         dtype: Of the tensors.
         seed: Shuffles blocks and windows, and shifts the windows by up to a stride,
             anew in each epoch; without one they come in order.
@@ -83,12 +84,14 @@ class Stream:
         windows: Windows,
         *,
         batch_size: int,
+        multiple: int = 1,
         dtype: str = "float32",
         seed: int | None = None,
         shard: tuple[int, int] = (0, 1),
     ):
         self.source, self.record, self.cells = source, record, np.asarray(cells)
         self.windows, self.batch_size = windows, batch_size
+        self._rows = -(-batch_size // multiple) * multiple
         self.dtype, self.seed, self.shard = np.dtype(dtype), seed, shard
         self._planned: dict[int, Epoch] = {}
         self._memory = _Memory()
@@ -230,6 +233,7 @@ class Stream:
                 )
                 done, filling = done + len(cell[some]), filled
                 if filling == self.batch_size:
+                    self._blank(batch, slice(filling, None))
                     yield batch
                     batch, filling = self._empty(), 0
         given = len(plan.cell) // self.batch_size
@@ -315,7 +319,7 @@ class Stream:
         )
 
     def _signature(self) -> dict:
-        size, windows = self.batch_size, self.windows
+        size, windows = self._rows, self.windows
         shapes = {
             "static": (size, self.record.static.shape[1]),
             "forcing": (size, windows.days, 3),

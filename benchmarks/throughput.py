@@ -1,0 +1,285 @@
+"""How fast a training step and a simulation are: the tables of docs/performance.md.
+
+python benchmarks/throughput.py
+python benchmarks/throughput.py --days 5844 --variants fast,fast_mirrored --json
+"""
+
+import gc
+import json
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
+
+from h2mv_tf import console, quiet  # noqa: E402
+
+quiet.import_tensorflow()
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from h2mv_tf import distribution  # noqa: E402
+from h2mv_tf.cell import H2MVCell, State  # noqa: E402
+from h2mv_tf.model import H2MV, Normalization  # noqa: E402
+from h2mv_tf.objective import Constraint, Objective  # noqa: E402
+from h2mv_tf.steps import Trainer  # noqa: E402
+from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES  # noqa: E402
+
+FLOPS = 97e3  # of a cell-day in one pass
+PASSES = {"train": 4, "simulate": 2}  # spin-up, forward, and two for the way back
+STATIC = 30
+PRODUCTS = ((107, 400), (400, 107), (512, 512), (1024, 1024))  # features to outputs
+VARIANTS = ("keras_rnn", "fast", "fast_mirrored")
+
+
+class PlainH2MV(H2MV):
+    """The model with `keras.layers.RNN` for its time loop."""
+
+    def __init__(self, static_size: int, **kwargs):
+        super().__init__(static_size, **kwargs)
+        self.cell = H2MVCell(self.code_size, outputs=CONSTRAINTS)
+        self.cell.build()
+        self.rnn = keras.layers.RNN(
+            self.cell, return_sequences=True, return_state=True
+        )
+
+    def spin_up(self, forcing, static, state=None):
+        """As of `H2MV`."""
+        state = state or self.empty_state(tf.shape(forcing)[0])
+        return tf.nest.map_structure(
+            tf.stop_gradient, self.simulate(forcing, static, state)[1]
+        )
+
+    def simulate(self, forcing, static, state, outputs=CONSTRAINTS, **_):
+        """As of `H2MV`, for daily outputs."""
+        of_cell = tf.concat(self.encode(static), 1)[:, None]
+        of_cell = tf.repeat(of_cell, tf.shape(forcing)[1], axis=1)
+        series, *state = self.rnn(
+            tf.concat([forcing, of_cell], 2), initial_state=list(state)
+        )
+        values = dict(zip(CONSTRAINTS, tf.unstack(series, axis=2), strict=True))
+        return {name: values[name] for name in outputs}, State(*state)
+
+
+@click.command(context_settings={"max_content_width": 88})
+@click.option("--cells", default=256, show_default=True, help="Cells of a batch.")
+@click.option("--days", default=730, show_default=True, help="Days of a record.")
+@click.option("--variants", default=",".join(VARIANTS), show_default=True)
+@click.option("--steps", default=7, show_default=True, help="Timed, after warm-up.")
+@click.option("--memory", type=int, help="training.memory [MB].")
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
+def main(
+    cells: int,
+    days: int,
+    variants: str,
+    steps: int,
+    memory: int | None,
+    as_json: bool,
+) -> None:
+    """Times each variant on random weather, and the processor's matrix product."""
+    chosen = variants.split(",")
+    if unknown := set(chosen) - set(VARIANTS):
+        raise click.BadParameter(
+            f"{', '.join(unknown)}. Expected: {', '.join(VARIANTS)}.",
+            param_hint="--variants",
+        )
+    # Makes the logical devices, which has to come first.
+    mirrored = distribution.strategy("auto", cells)
+    gflops = _product_speed()
+    batch = _batch(cells, days)
+    found = {
+        variant: _measured(
+            PlainH2MV if variant == "keras_rnn" else H2MV,
+            mirrored if variant == "fast_mirrored" else None,
+            batch,
+            steps,
+            memory,
+        )
+        for variant in chosen
+    }
+    for row in found.values():
+        for what, passes in PASSES.items():
+            flops = row[f"{what}_kcd_s"] * 1e3 * passes * FLOPS
+            row[f"{what}_share"] = round(flops / gflops / 1e9, 3)
+    devices = mirrored.num_replicas_in_sync
+    console.table(
+        f"{cells} cells, {days} days; fast_mirrored on {devices} devices; matrix "
+        f"product {gflops:.0f} GFLOP/s",
+        (
+            "variant",
+            "train [1000 cell-days/s]",
+            "simulate",
+            "train [share of product]",
+            "simulate",
+            "peak memory [MB]",
+            "compile [s]",
+        ),
+        [
+            (
+                variant,
+                *(f"{row[f'{what}_kcd_s']:.0f}" for what in PASSES),
+                *(f"{row[f'{what}_share']:.2f}" for what in PASSES),
+                f"{row['peak_memory_mb']:.0f}",
+                f"{row['compile_s']:.1f}",
+            )
+            for variant, row in found.items()
+        ],
+    )
+    if as_json:
+        result = {"matmul_gflops": round(gflops, 1), "variants": found}
+        print(json.dumps(result))  # noqa: T201
+
+
+def _product_speed() -> float:
+    """The best of several matrix products in float32 on all cores [GFLOP/s]."""
+    best = 0.0
+    for inner, columns in PRODUCTS:
+        for rows in (256, 1024, 4096):
+            left, right = tf.random.normal((rows, inner)), tf.random.normal(
+                (inner, columns)
+            )
+            for jit_compile in (False, True):
+                product = tf.function(tf.matmul, jit_compile=jit_compile)
+                times = _times(lambda p=product, a=left, b=right: p(a, b), 20)
+                best = max(best, 2 * rows * inner * columns / min(times))
+    return best / 1e9
+
+
+def _measured(
+    kind: type[H2MV],
+    strategy: tf.distribute.Strategy | None,
+    batch: dict,
+    steps: int,
+    memory: int | None,
+) -> dict[str, float]:
+    """Speeds, memory and time to compile of one variant."""
+    gc.collect()
+    _forget_peak()
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = kind(STATIC)
+        model.set_normalization(
+            Normalization(
+                forcing_mean=np.array([80, 2.5, 283]),
+                forcing_std=np.array([60, 5, 15]),
+                static_mean=np.zeros(STATIC),
+                static_std=np.ones(STATIC),
+            )
+        )
+        optimizer = keras.optimizers.AdamW(1e-3)
+        optimizer.build(model.trainable_variables)
+    plain = kind is PlainH2MV  # as Keras runs it on a CPU: without XLA
+    trainer = Trainer(
+        model,
+        _objective(),
+        optimizer,
+        strategy=strategy,
+        clip_value=0.5,
+        memory=memory and memory * 1e6,
+        jit_compile=not plain,
+    )
+
+    @tf.function(jit_compile=not plain, autograph=False)
+    def one(forcing, static):
+        series = {"forcing": forcing, "static": static}
+        return model(series, outputs=CONSTRAINTS)
+
+    @tf.function(autograph=False)
+    def simulate(series):
+        # A compiled function itself would be run where its variables are not.
+        return strategy.run(lambda series: one(**series), (series,))
+
+    series = distribution.dealt(
+        {name: batch[name] for name in ("forcing", "static")}, strategy
+    )
+    cell_days = np.prod(batch["forcing"].shape[:2])
+    begin = time.perf_counter()
+    _wait(trainer.step(batch))
+    compiled = time.perf_counter() - begin
+    train = _times(lambda: trainer.step(batch), steps)
+    peak = _peak()
+    run = _times(lambda: strategy.experimental_local_results(simulate(series)), steps)
+    return {
+        "train_kcd_s": round(cell_days / statistics.median(train) / 1e3, 1),
+        "simulate_kcd_s": round(cell_days / statistics.median(run) / 1e3, 1),
+        "peak_memory_mb": round(peak),
+        "compile_s": round(compiled - statistics.median(train), 1),
+    }
+
+
+def _times(what: Callable, count: int) -> list[float]:
+    """Seconds of each run, after two to warm up."""
+    times = []
+    for n in range(count + 2):
+        begin = time.perf_counter()
+        _wait(what())
+        if n >= 2:
+            times.append(time.perf_counter() - begin)
+    return times
+
+
+def _wait(result) -> None:
+    for tensor in tf.nest.flatten(result):
+        tensor.numpy()
+
+
+def _batch(cells: int, days: int) -> dict:
+    """A batch as of the stream: random weather, and observations of everything."""
+    random = np.random.default_rng(0)
+    months = days // 28 + 1
+    weather = (
+        random.normal(80, 60, (cells, days)),
+        random.gamma(0.25, 10, (cells, days)),
+        random.normal(280, 12, (cells, days)),
+    )
+    month = np.broadcast_to(np.arange(days) * 12 // 365, (cells, days))
+    targets = {
+        name: random.normal(size=(cells, days if _daily(name) else months))
+        for name in CONSTRAINTS
+    }
+    return tf.nest.map_structure(
+        lambda x: tf.constant(x, "int32" if x.dtype == "int64" else "float32"),
+        {
+            "forcing": np.stack(weather, -1),
+            "static": random.normal(size=(cells, STATIC)),
+            "month": month,
+            "targets": targets,
+            "weight": np.ones(cells),
+        },
+    )
+
+
+def _objective() -> Objective:
+    return Objective(
+        [
+            Constraint(name=name, mean=0.0, std=1.0, daily=_daily(name))
+            for name in CONSTRAINTS
+        ]
+    )
+
+
+def _daily(name: str) -> bool:
+    return VARIABLES[name].cadence == "daily"
+
+
+def _forget_peak() -> None:
+    """Lets Linux count the peak of memory anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> float:
+    """Peak memory of this process as Linux counts it [MB]."""
+    status = Path("/proc/self/status").read_text()
+    return float(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()

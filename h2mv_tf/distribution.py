@@ -1,0 +1,176 @@
+"""Distribution: the devices and processes that share a training.
+
+One process uses all GPUs, or as many logical CPU devices as it has cores, under
+MirroredStrategy: XLA keeps a loop over days on about one core. Several processes,
+told of each other by TF_CONFIG or started by Slurm's srun, share a training under
+MultiWorkerMirroredStrategy.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import psutil
+import tensorflow as tf
+
+from h2mv_tf.errors import UserError
+
+LEAST = 16  # windows that are worth a device of their own
+PORT = 8888  # of the first worker on a node of Slurm
+
+
+class Worker(NamedTuple):
+    """One of the processes that train together."""
+
+    index: int
+    count: int
+
+    @property
+    def chief(self) -> bool:
+        """Whether this one keeps the run folder, and talks."""
+        return self.index == 0
+
+
+def worker() -> Worker:
+    """Which process this is, from TF_CONFIG or Slurm's environment.
+
+    Raises:
+        UserError: They cannot be read.
+    """
+    resolver = _resolver()
+    if resolver is None:
+        return Worker(0, 1)
+    cluster = resolver.cluster_spec().as_dict()
+    before = len(cluster.get("chief", ())) if resolver.task_type == "worker" else 0
+    count = sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
+    return Worker(before + resolver.task_id, count)
+
+
+def strategy(
+    devices: int | Literal["auto"] = "auto", batch_size: int | None = None
+) -> tf.distribute.Strategy:
+    """The strategy that a training runs under.
+
+    Has to come before TensorFlow computes anything: logical devices and the
+    connection of workers cannot be changed later.
+
+    Args:
+        devices: Number of devices of a process that trains alone. `auto` takes the
+            GPUs, or else the cores, as far as the batch has work for them.
+        batch_size: Windows in a batch.
+
+    Raises:
+        UserError: There are fewer devices, or the workers do not find each other.
+    """
+    if worker().count > 1:
+        return _of_workers()
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if devices == "auto":
+        devices = gpus or _cores()
+        if batch_size is not None:
+            devices = max(1, min(devices, batch_size // LEAST))
+        if not gpus:
+            devices = min(devices, _logical_cpus(devices))
+    found = gpus or _logical_cpus(devices)
+    if found < devices:
+        raise UserError(
+            f"distribution.devices is {devices}, but TensorFlow has {found}. Choose "
+            "fewer, or auto."
+        )
+    if devices == 1:
+        return tf.distribute.get_strategy()
+    kind = "GPU" if gpus else "CPU"
+    return tf.distribute.MirroredStrategy(
+        [f"{kind}:{n}" for n in range(devices)],
+        # The default is for GPUs; without them it would warn and then do this.
+        cross_device_ops=None if gpus else tf.distribute.ReductionToOneDevice(),
+    )
+
+
+def local_devices(strategy: tf.distribute.Strategy) -> int:
+    """How many devices of a strategy belong to this process."""
+    return strategy.num_replicas_in_sync // worker().count
+
+
+def dealt(batch: Mapping, strategy: tf.distribute.Strategy) -> Mapping:
+    """A batch of this process, dealt out to its devices.
+
+    Args:
+        batch: Tensors by name, of as many rows as the devices divide.
+        strategy: Of the training.
+    """
+    devices = local_devices(strategy)
+    if devices == 1:
+        return batch
+
+    def part(context):
+        index = context.replica_id_in_sync_group % devices
+
+        def rows(tensor):
+            size = tensor.shape[0] // devices
+            return tensor[index * size : (index + 1) * size]
+
+        return tf.nest.map_structure(rows, batch)
+
+    return strategy.experimental_distribute_values_from_function(part)
+
+
+def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:
+    """What knows the processes of this training; None where this one is alone."""
+    resolvers = tf.distribute.cluster_resolver
+    try:
+        if os.environ.get("TF_CONFIG"):
+            resolver = resolvers.TFConfigClusterResolver()
+            if not resolver.cluster_spec():
+                return None
+            return resolver
+        if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+            # Slurm itself deals out GPUs, by --gpus-per-task.
+            resolver = resolvers.SlurmClusterResolver(
+                port_base=PORT, gpus_per_node=0, auto_set_gpu=False
+            )
+            resolver.cluster_spec()  # finds which task this is
+            return resolver
+    except (ValueError, TypeError, RuntimeError, KeyError) as error:
+        source = "TF_CONFIG" if os.environ.get("TF_CONFIG") else "Slurm's environment"
+        raise UserError(
+            f"{source} does not tell which processes train together: {error}. "
+            "docs/cluster.md shows what it has to hold."
+        ) from error
+    return None
+
+
+def _of_workers() -> tf.distribute.Strategy:
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_resolver())
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise UserError(
+            f"The workers of this training cannot connect: {error}"
+        ) from error
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+
+
+def _logical_cpus(wanted: int) -> int:
+    """Makes as many logical CPU devices, if TensorFlow has not started yet.
+
+    Returns:
+        How many there are.
+    """
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    made = tf.config.get_logical_device_configuration(cpu) or [None]
+    if len(made) < wanted:
+        try:
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * wanted
+            )
+        except RuntimeError:  # it has started
+            pass
+    return len(tf.config.list_logical_devices("CPU"))
