@@ -21,7 +21,7 @@ import xarray as xr
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
-from h2mv_tf import console, quiet  # noqa: E402
+from h2mv_tf import console, startup  # noqa: E402
 from h2mv_tf.data.series import Series, Tiles, cell_bytes, source  # noqa: E402
 from h2mv_tf.data.store import MASK, STATIC, Store  # noqa: E402
 from h2mv_tf.data.survey import survey  # noqa: E402
@@ -42,7 +42,7 @@ GROUPS = [VARIABLES[name].group for name in (*FORCING, *CONSTRAINTS)] + [STATIC,
 @click.option("--peak-of", hidden=True, type=click.Path(path_type=Path))
 def main(cells: int, years: int, as_json: bool, peak_of: Path | None) -> None:
     """Times the stream on local disk, and measures its memory."""
-    quiet.import_tensorflow()
+    startup.import_tensorflow()
     if peak_of is not None:
         print(json.dumps(_stream_in_little_memory(peak_of)))  # noqa: T201
         return

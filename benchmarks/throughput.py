@@ -19,9 +19,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
-from h2mv_tf import console, quiet  # noqa: E402
+from h2mv_tf import console, startup  # noqa: E402
 
-quiet.import_tensorflow()
+startup.import_tensorflow()
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402

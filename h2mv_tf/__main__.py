@@ -140,7 +140,7 @@ def synthesize(to: Path, resolution: float | None, truth: str, **options) -> Non
     with console.command(
         interrupted=f"Interrupted. The same command goes on with {to}."
     ):
-        from h2mv_tf import config, quiet
+        from h2mv_tf import config, startup
 
         given = {name: value for name, value in options.items() if value is not None}
         if resolution is not None:
@@ -148,7 +148,7 @@ def synthesize(to: Path, resolution: float | None, truth: str, **options) -> Non
                 raise UserError("Give --resolution, or --rows and --columns; not both.")
             given |= _grid_of(resolution)
         settings = {**config.Synthetic().model_dump(), **given}
-        quiet.import_tensorflow()
+        startup.import_tensorflow()
         from h2mv_tf.data import store, synthetic
 
         with console.progress("making") as progress:

@@ -137,9 +137,9 @@ class Training(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["float32", "float64"] = "float32"
     jit_compile: bool = True  # compile the training step with XLA
-    # MB that the days of a batch may keep for the way back on each device, rather
-    # than to be walked twice; null: what the processor's cache makes worthwhile.
-    memory: PositiveInt | None = None
+    # MB that the days of a batch may keep for the way back on each device. What does
+    # not fit is worked out twice.
+    memory: PositiveInt = 1000
 
 
 class Distribution(Section):

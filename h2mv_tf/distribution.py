@@ -6,6 +6,7 @@ told of each other by TF_CONFIG or started by Slurm's srun, share a training und
 MultiWorkerMirroredStrategy.
 """
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -14,6 +15,8 @@ import psutil
 import tensorflow as tf
 
 from h2mv_tf.errors import UserError
+
+Devices = int | Literal["auto"]
 
 LEAST = 16  # windows that are worth a device of their own
 PORT = 8888  # of the first worker on a node of Slurm
@@ -46,13 +49,33 @@ def worker() -> Worker:
     return Worker(before + resolver.task_id, count)
 
 
+def make_devices(devices: Devices = "auto") -> None:
+    """Makes the logical CPU devices that `strategy` will want.
+
+    Has to come before TensorFlow computes anything, and changes nothing after that;
+    `strategy` calls it, too.
+
+    Args:
+        devices: As of `strategy`.
+    """
+    if _gpus() or worker().count > 1:
+        return
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    wanted = _cores() if devices == "auto" else devices
+    made = tf.config.get_logical_device_configuration(cpu) or [None]
+    if len(made) < wanted:
+        with contextlib.suppress(RuntimeError):  # it has started
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * wanted
+            )
+
+
 def strategy(
-    devices: int | Literal["auto"] = "auto", batch_size: int | None = None
+    devices: Devices = "auto", batch_size: int | None = None
 ) -> tf.distribute.Strategy:
     """The strategy that a training runs under.
 
-    Has to come before TensorFlow computes anything: logical devices and the
-    connection of workers cannot be changed later.
+    Workers have to call it before TensorFlow computes anything.
 
     Args:
         devices: Number of devices of a process that trains alone. `auto` takes the
@@ -64,14 +87,13 @@ def strategy(
     """
     if worker().count > 1:
         return _of_workers()
-    gpus = len(tf.config.list_physical_devices("GPU"))
+    make_devices(devices)
+    kind = "GPU" if _gpus() else "CPU"
+    found = len(tf.config.list_logical_devices(kind))
     if devices == "auto":
-        devices = gpus or _cores()
+        devices = found if kind == "GPU" else min(found, _cores())
         if batch_size is not None:
             devices = max(1, min(devices, batch_size // LEAST))
-        if not gpus:
-            devices = min(devices, _logical_cpus(devices))
-    found = gpus or _logical_cpus(devices)
     if found < devices:
         raise UserError(
             f"distribution.devices is {devices}, but TensorFlow has {found}. Choose "
@@ -79,11 +101,12 @@ def strategy(
         )
     if devices == 1:
         return tf.distribute.get_strategy()
-    kind = "GPU" if gpus else "CPU"
     return tf.distribute.MirroredStrategy(
         [f"{kind}:{n}" for n in range(devices)],
         # The default is for GPUs; without them it would warn and then do this.
-        cross_device_ops=None if gpus else tf.distribute.ReductionToOneDevice(),
+        cross_device_ops=(
+            None if kind == "GPU" else tf.distribute.ReductionToOneDevice()
+        ),
     )
 
 
@@ -124,10 +147,15 @@ def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:
             if not resolver.cluster_spec():
                 return None
             return resolver
-        if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-            # Slurm itself deals out GPUs, by --gpus-per-task.
+        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+        if tasks > 1:
+            # It lists as many tasks of a node as it believes there to be GPUs, and
+            # cannot count to none; Slurm itself deals them out (--gpus-per-task).
             resolver = resolvers.SlurmClusterResolver(
-                port_base=PORT, gpus_per_node=0, auto_set_gpu=False
+                port_base=PORT,
+                gpus_per_node=tasks,
+                gpus_per_task=1,
+                auto_set_gpu=False,
             )
             resolver.cluster_spec()  # finds which task this is
             return resolver
@@ -158,19 +186,5 @@ def _cores() -> int:
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
-def _logical_cpus(wanted: int) -> int:
-    """Makes as many logical CPU devices, if TensorFlow has not started yet.
-
-    Returns:
-        How many there are.
-    """
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    made = tf.config.get_logical_device_configuration(cpu) or [None]
-    if len(made) < wanted:
-        try:
-            tf.config.set_logical_device_configuration(
-                cpu, [tf.config.LogicalDeviceConfiguration()] * wanted
-            )
-        except RuntimeError:  # it has started
-            pass
-    return len(tf.config.list_logical_devices("CPU"))
+def _gpus() -> int:
+    return len(tf.config.list_physical_devices("GPU"))

@@ -48,6 +48,21 @@ class RunFolder:
                 "another --run-dir, or continue it with --resume."
             )
 
+    def copied(self, path: Path, with_checkpoints: bool) -> "RunFolder":
+        """A run folder of its own for a worker that is not the chief.
+
+        Args:
+            path: Where it may be made.
+            with_checkpoints: Whether it goes on from here.
+
+        Raises:
+            UserError: There is nothing to go on from.
+        """
+        if with_checkpoints:
+            self.require()
+            shutil.copytree(self.path, path)
+        return RunFolder(path)
+
     def require(self) -> None:
         """Raises a UserError where there is no run folder."""
         if not self.config_file.is_file():

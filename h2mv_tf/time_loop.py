@@ -1,20 +1,22 @@
 """The loop over days, with its own gradient.
 
-Automatic differentiation would keep every intermediate number of every day. Here
-the days fall into segments. The way out keeps the state at the start of each; the
-way back takes the segments from last to first, walks each once more to find what
-its days keep, and differentiates day by day. What a day computes is written in
-`cell`, once for both directions; by hand is only the gradient of the gates.
+Automatic differentiation would keep every intermediate number of every day. Here a
+day keeps the gates of its LSTM and the state it starts from; the way back takes the
+days from last to first and works out from those what else there was. What a day
+computes is written in `cell`, once for both directions; by hand is only the gradient
+of the gates.
 
-A segment is so short that what its days keep stays near the processor: a way back
-pays for memory more than for arithmetic. The last one is not walked twice, and a
-series that is short enough is one segment.
+Where a series is too long for its memory, only its last days keep this. The others
+fall into segments, of which the way out keeps the state at the start; the way back
+walks each segment once more to find what its days would have kept. A segment is so
+short that this stays in the processor's cache.
 
 Time comes first inside the loop and cells last, (days, features, cells), and
 series are read from a `TensorArray`: the gradient of `x[t]` would write a whole
 series of zeros at every step.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,8 +32,8 @@ from h2mv_tf.cell import (
     slopes,
 )
 
-MEMORY = 32e6  # bytes that the days of a series may keep by default
-NEAR = 5e6  # bytes that the days of a segment may keep, to stay in a core's cache
+MEMORY = 1e9  # bytes that the days of a series may keep by default
+CACHE = 5e6  # bytes that the days of a segment may keep: what a core has near
 
 
 class Kept(NamedTuple):
@@ -39,6 +41,39 @@ class Kept(NamedTuple):
 
     gates: Gates
     state: State  # at the start of the day
+
+
+class Plan(NamedTuple):
+    """Which days keep what the way back needs, and which are walked twice."""
+
+    segments: int  # that are walked twice
+    length: int  # days of each
+
+    @classmethod
+    def of(cls, days: int, kept: Kept, memory: float) -> "Plan":
+        """As few segments as the memory allows.
+
+        Args:
+            days: Of the series.
+            kept: What a day keeps.
+            memory: Bytes that the days may keep.
+        """
+        size = sum(
+            part.shape[0] * part.shape[1] * part.dtype.size
+            for part in tf.nest.flatten(kept)
+        )
+        kept = max(1, int(memory // size))
+        length = max(1, int(min(memory, CACHE) // size))
+        return cls(max(0, math.ceil((days - kept) / length)), length)
+
+    @property
+    def kept_from(self) -> int:
+        """The first day of those that are walked once."""
+        return self.segments * self.length
+
+    def segment(self, number) -> tuple:
+        """First day of a segment, and the one after its last."""
+        return number * self.length, (number + 1) * self.length
 
 
 class Gradients(NamedTuple):
@@ -117,10 +152,7 @@ class Loop(NamedTuple):
             weather = self.forcing.read(t)
             opened = gates(features(weather, state, day), day.kernel, day.gate_bias)
             if kept:
-                today = Kept(opened, state)
-                kept = tf.nest.map_structure(
-                    lambda array, part: array.write(t - first, part), kept, today
-                )
+                kept = _write(kept, t - first, Kept(opened, state))
             today, state = behind_the_gates(opened, weather, state, day, outputs)
             if written:
                 written = written.write(t, today)
@@ -154,7 +186,7 @@ class Loop(NamedTuple):
 
         def walk(t, gradients):
             weather = self.forcing.read(t)
-            known, state = tf.nest.map_structure(lambda a: a.read(t - first), kept)
+            known, state = _read(kept, t - first)
             with tf.GradientTape() as tape:
                 tape.watch((weather, state, day))
                 opened = _known_gates(
@@ -224,56 +256,55 @@ def _with_gradient(
     """
     structure = (state, day)
     days = by_day.shape[0]
-    rows = Kept(Gates(*[part.shape[0] for part in [state.hidden] * 4]), State(*(x.shape[0] for x in state)))
-    one = sum(tf.nest.flatten(rows)) * by_day.shape[2] * by_day.dtype.size
-    length = days if days * one <= memory else max(1, int(NEAR // one))
-    before = (days - 1) // length  # segments that are not the last
-    last = (before * length, days)
-
-    def span(k):
-        return k * length, (k + 1) * length
+    part = Kept(Gates(*[state.hidden] * len(Gates._fields)), state)
+    plan = Plan.of(days, part, memory)
 
     # Takes tensors only: what a gradient is wanted of may not come by a closure.
     @tf.custom_gradient
     def walk(by_day, *tensors):
         state, day = tf.nest.pack_sequence_as(structure, tensors)
         loop = Loop(_series(by_day, days), day, outputs)
-        starts = [_room(before, len_, by_day) for len_ in rows.state]
+        written = _room(days, len(outputs), by_day)
+        starts = _rooms(plan.segments, state)
 
         def out(k, state, written, starts):
-            starts = [a.write(k, x) for a, x in zip(starts, state, strict=True)]
-            state, written, _ = loop.out(state, span(k), written)
+            starts = _write(starts, k, state)
+            state, written, _ = loop.out(state, plan.segment(k), written)
             return k + 1, state, written, starts
 
-        written = _room(days, len(outputs), by_day)
-        if before:
+        if plan.segments:
             _, state, written, starts = tf.while_loop(
-                lambda k, *_: k < before, out, (0, state, written, starts)
+                lambda k, *_: k < plan.segments, out, (0, state, written, starts)
             )
-        kept = tf.nest.map_structure(lambda n: _room(length, n, by_day), rows)
-        state, written, kept = loop.out(state, last, written, kept)
-        starts = [a.stack() for a in starts]
-        kept = tf.nest.map_structure(lambda a: a.stack(), kept)
+        kept = _rooms(days - plan.kept_from, part)
+        state, written, kept = loop.out(state, (plan.kept_from, days), written, kept)
+        starts, kept = (
+            tf.nest.map_structure(lambda array: array.stack(), arrays)
+            for arrays in (starts, kept)
+        )
 
         def gradient(d_written, *d_state):
-            d_written = _series(d_written, days)
             gradients = Gradients(
                 State(*d_state),
                 tf.nest.map_structure(tf.zeros_like, day),
                 _room(days, by_day.shape[1], by_day),
             )
-            arrays = tf.nest.map_structure(lambda x: _series(x, length), kept)
-            gradients = loop.back(gradients, last, d_written, arrays)
+            d_written = _series(d_written, days)
+            gradients = loop.back(
+                gradients, (plan.kept_from, days), d_written, _arrays(kept)
+            )
+            first = _arrays(starts)
 
-            def back(k, gradients, arrays):
-                state = State(*(a.read(k) for a in start_arrays))
-                _, _, arrays = loop.out(state, span(k), (), arrays)
-                return k - 1, loop.back(gradients, span(k), d_written, arrays), arrays
+            def back(k, gradients, kept):
+                days = plan.segment(k)
+                _, _, kept = loop.out(_read(first, k), days, kept=kept)
+                return k - 1, loop.back(gradients, days, d_written, kept), kept
 
-            if before:
-                start_arrays = [_series(x, before) for x in starts]
+            if plan.segments:
                 _, gradients, _ = tf.while_loop(
-                    lambda k, *_: k >= 0, back, (before - 1, gradients, arrays)
+                    lambda k, *_: k >= 0,
+                    back,
+                    (plan.segments - 1, gradients, _rooms(plan.length, part)),
                 )
             d_state, d_day, d_forcing = gradients
             return d_forcing.stack(), *d_state, *tf.nest.flatten(d_day)
@@ -284,9 +315,33 @@ def _with_gradient(
     return written, State(*state)
 
 
+def _write(arrays, place, values):
+    return tf.nest.map_structure(lambda a, value: a.write(place, value), arrays, values)
+
+
+def _read(arrays, place):
+    return tf.nest.map_structure(lambda array: array.read(place), arrays)
+
+
+def _arrays(stacked):
+    """Arrays to be read, from what `stack` gave of each."""
+    return tf.nest.map_structure(lambda x: _series(x, x.shape[0]), stacked)
+
+
+def _rooms(number: int, parts):
+    """Room for a number of each part."""
+    return tf.nest.map_structure(
+        lambda part: tf.TensorArray(
+            part.dtype, number, element_shape=part.shape, clear_after_read=False
+        ),
+        parts,
+    )
+
+
 def _series(by_day, days) -> tf.TensorArray:
-    """Days to be read one by one."""
-    return tf.TensorArray(by_day.dtype, size=days).unstack(by_day)
+    """Days to be read one by one, more than once."""
+    array = tf.TensorArray(by_day.dtype, size=days, clear_after_read=False)
+    return array.unstack(by_day)
 
 
 def _room(days, rows: int, like) -> tf.TensorArray:

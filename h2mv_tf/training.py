@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from h2mv_tf.variables import VARIABLES
 logger = logging.getLogger(__name__)
 
 CLOSED = 1e-3  # mm d-1, the largest residual that rounding explains
+PROFILED = (3, 5)  # steps in a profile: the first ones compile
 EPSILON = 1e-8  # of AdamW, as in the published optimizer; Keras' default is 1e-7
 
 
@@ -54,31 +56,43 @@ def fit(
     run: RunFolder,
     *,
     resume: bool = False,
+    profile: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Trains a model; its best weights, metrics and exports are in the run folder.
+
+    Where several processes train together, each calls this, and the chief keeps the
+    run folder.
 
     Args:
         config: The configuration.
         run: Run folder to make, or to continue.
         resume: Continue the training of the run folder from its last epoch.
+        profile: Write a trace of a few steps for TensorBoard.
         callbacks: More Keras callbacks, as a progress bar.
 
     Raises:
         UserError: The store or the configuration cannot be trained with, or the
             loss is not finite. Nothing is written before all input is checked.
     """
-    if resume:
-        run.require()
-    else:
-        run.refuse_existing()
-    task = prepare(config)
-    if not resume:
-        run.create()
-        run.save_config(config)
-        _describe(config, run, task.inputs)
-    with _logged_to(run.log_file):
-        _fit(config, run, task, resume, callbacks)
+    with contextlib.ExitStack() as stack:
+        if not distribution.worker().chief:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory())
+            run = run.copied(Path(scratch) / "run", resume)
+        if resume:
+            run.require()
+        else:
+            run.refuse_existing()
+        task = prepare(config)
+        if not resume:
+            run.create()
+            run.save_config(config)
+            _describe(config, run, task.inputs)
+        stack.enter_context(_logged_to(run.log_file))
+        board = keras.callbacks.TensorBoard(
+            str(run.logs), write_graph=False, profile_batch=PROFILED if profile else 0
+        )
+        _fit(config, run, task, resume, (board, *callbacks))
 
 
 def prepare(config: Config) -> Task:
@@ -107,8 +121,14 @@ def prepare(config: Config) -> Task:
     # All streams share one batch size, so that one program serves them all.
     windows = inputs.windows.plan(inputs.split.train, inputs.survey.observed)
     batch_size = min(config.training.batch_size, len(windows.cell))
-    strategy = distribution.strategy(config.distribution.devices, batch_size)
     worker = distribution.worker()
+    if config.training.batch_size % worker.count:
+        raise UserError(
+            f"training.batch_size is {config.training.batch_size}, which "
+            f"{worker.count} workers cannot share. Choose a multiple of "
+            f"{worker.count}."
+        )
+    strategy = distribution.strategy(config.distribution.devices, batch_size)
 
     def stream(cells: np.ndarray, seed: int | None = None) -> pipeline.Stream:
         return pipeline.Stream(
@@ -185,7 +205,7 @@ def _fit(
         model.optimizer,
         strategy=task.strategy,
         clip_value=settings.clip_value,
-        memory=settings.memory and settings.memory * 1e6,
+        memory=settings.memory * 1e6,
         jit_compile=settings.jit_compile,
     )
     if resume:
@@ -211,9 +231,12 @@ def _fit(
         "validation_loss": best["val_loss"],
     }
     run.save_json(run.metrics_file, metrics)
-    model.save(run.model_file)
+    # Free of the devices that it was trained on.
+    trained = H2MV.from_config(model.get_config())
+    trained.set_weights(model.get_weights())
+    trained.save(run.model_file)
     shutil.rmtree(run.saved_model, ignore_errors=True)
-    export(model, run.saved_model)
+    export(trained, run.saved_model)
     plots.loss_curves(run.load_history()).savefig(
         run.figures / "loss_curves.png", dpi=200
     )
@@ -222,6 +245,10 @@ def _fit(
 
 def _tell(task: Task) -> None:
     """What is trained on, in the log."""
+    worker, devices = distribution.worker(), task.strategy.num_replicas_in_sync
+    if devices > 1:
+        processes = f" of {worker.count} workers" * (worker.count > 1)
+        logger.info("Training on %d devices%s.", devices, processes)
     for finding in task.inputs.check.findings:
         logger.info("Note: %s", finding)
     for role in ("train", "validation", "test"):
@@ -280,7 +307,6 @@ def _train(
         [
             stopping,
             Checkpoints(run, stopping),
-            keras.callbacks.TensorBoard(str(run.logs), write_graph=False),
             *callbacks,
         ],
         add_history=False,
@@ -332,7 +358,7 @@ def _epoch(
         **_logs(totals),
         "val_loss": validation.loss,
         **{f"val_{name}": value for name, value in validation.terms.items()},
-        "learning_rate": float(trainer.optimizer.learning_rate),
+        "learning_rate": float(trainer.optimizer.learning_rate.numpy()),
         "cell_days_per_second": task.train.cell_days(epoch) / seconds,
         "waiting_for_data": waiting / seconds,
     }

@@ -9,6 +9,7 @@ import hypothesis
 import netCDF4  # noqa: F401  its import may warn of NumPy's version
 import numpy as np
 import pytest
+import tensorflow as tf
 from reference import WATER_CYCLE, Reference
 
 from h2mv_tf.data.ingest import ingest
@@ -16,6 +17,12 @@ from h2mv_tf.data.store import Store
 from h2mv_tf.data.synthetic import synthesize
 from h2mv_tf.data.writing import write_store
 from h2mv_tf.errors import UserError
+
+# For what several devices share; has to stand before TensorFlow computes anything.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 3,
+)
 
 # The same examples on every run; no deadline, as no test asserts a time.
 hypothesis.settings.register_profile(

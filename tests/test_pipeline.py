@@ -248,6 +248,30 @@ def test_workers_share_the_windows_and_make_the_same_number_of_batches(seed):
     np.testing.assert_array_equal(np.sort(seen), np.sort(identities(alone, 1)))
 
 
+def test_workers_share_the_batches_of_a_process_that_is_alone():
+    alone = stream(length=60, spin_up=10, seed=4, batch_size=6)
+    shares = [
+        stream(length=60, spin_up=10, seed=4, batch_size=3, shard=(n, 2))
+        for n in range(2)
+    ]
+    together = zip(*map(batches, shares), strict=True)
+    for whole, parts in zip(batches(alone), together, strict=True):
+        joined = np.concatenate([part["forcing"] for part in parts])
+        np.testing.assert_array_equal(joined, whole["forcing"])
+
+
+def test_a_batch_is_filled_up_to_what_its_devices_divide():
+    wide, narrow = (
+        batches(stream(length=60, spin_up=10, batch_size=3, multiple=n)) for n in (4, 1)
+    )
+    assert len(wide) == len(narrow)
+    for filled, batch in zip(wide, narrow, strict=True):
+        assert len(filled["forcing"]) == 4
+        np.testing.assert_array_equal(filled["forcing"][:3], batch["forcing"])
+        assert filled["weight"][3] == 0
+        assert np.isnan(filled["runoff"][3]).all()
+
+
 # Reading from a store
 
 

@@ -30,6 +30,7 @@ SMALL = (
     "training.batch_size=16",
     "training.epochs=3",
     "training.jit_compile=false",
+    "distribution.devices=1",
 )
 
 

@@ -46,21 +46,32 @@ RUNS = Path("runs")
     is_flag=True,
     help="Continue the run folder of --run-dir, or else the newest in runs/.",
 )
+@click.option(
+    "--profile", is_flag=True, help="Write a trace of a few steps for TensorBoard."
+)
 def main(
     config_file: Path | None,
     data: Path | None,
     run_dir: Path | None,
     overrides: tuple[str, ...],
     resume: bool,
+    profile: bool,
 ) -> None:
     """Trains the hybrid model and evaluates it on the test cells."""
     with console.command(interrupted="Interrupted; --resume continues the run."):
-        from h2mv_tf import quiet
+        from h2mv_tf import startup
 
-        quiet.import_tensorflow()
-        from h2mv_tf import training
+        startup.import_tensorflow()
+        from h2mv_tf import distribution, training
         from h2mv_tf.progress import ProgressBar
 
+        worker = distribution.worker()
+        if worker.count > 1 and run_dir is None:
+            raise UserError(
+                f"{worker.count} workers train together: name the run folder that "
+                "they share with --run-dir."
+            )
+        console.console.quiet = not worker.chief  # one of them talks
         if resume:
             _refuse_with_resume(config=config_file, data=data)
             run = RunFolder(run_dir or _newest_run())
@@ -68,10 +79,20 @@ def main(
         else:
             run = RunFolder(run_dir or RUNS / f"{datetime.now():%Y-%m-%dT%H-%M-%S}")
             settings = _settings(config_file, data, overrides)
-            run.refuse_existing()
-            _make_synthetic_world(settings)
-        training.fit(settings, run, resume=resume, callbacks=[ProgressBar()])
-        _print_results(run)
+            if worker.chief:
+                run.refuse_existing()
+            distribution.make_devices(settings.distribution.devices)
+            if worker.count == 1:
+                _make_synthetic_world(settings)
+        training.fit(
+            settings,
+            run,
+            resume=resume,
+            profile=profile,
+            callbacks=[ProgressBar()] if worker.chief else [],
+        )
+        if worker.chief:
+            _print_results(run)
 
 
 def _settings(config_file: Path | None, data: Path | None, overrides) -> config.Config:

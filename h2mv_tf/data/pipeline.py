@@ -73,7 +73,8 @@ class Stream:
         seed: Shuffles blocks and windows, and shifts the windows by up to a stride,
             anew in each epoch; without one they come in order.
         shard: This process' number and the number of all processes. Each streams
-            blocks of its own, in the same number of batches.
+            its part of every batch, or, where the store is read, blocks of its own;
+            all in the same number of batches.
     """
 
     def __init__(
@@ -191,23 +192,29 @@ class Stream:
         if generator is not None:
             order = generator.permutation(order)
             place = generator.permutation(place)
-        held = np.bincount(block, minlength=len(blocks))
-        pool = np.empty(len(blocks), int)
         index, count = self.shard
-        shares = [order[n::count] for n in range(count)]
-        for share in shares:
-            pool[share] = _pools(held[share], self.source.room)
         of_cell = np.zeros(len(self.record.block), int)
         of_cell[self.cells] = block
         of_window = of_cell[plan.cell]
-        sizes = [np.isin(of_window, share).sum() for share in shares]
-        own = np.isin(of_window, shares[index])
-        order = np.lexsort((place[own], pool[of_window[own]]))
+        pool = np.zeros(len(blocks), int)
+        if self.source.room is None:
+            # A batch of all processes together is the one that a process alone has.
+            dealt = np.argsort(np.argsort(place)) // self.batch_size % count
+        else:
+            held = np.bincount(block, minlength=len(blocks))
+            process = np.empty(len(blocks), int)
+            for n in range(count):
+                share = order[n::count]
+                process[share] = n
+                pool[share] = _pools(held[share], self.source.room)
+            dealt = process[of_window]
+        own = np.flatnonzero(dealt == index)
+        own = own[np.lexsort((place[own], pool[of_window[own]]))]
         return Epoch(
-            cell=plan.cell[own][order],
-            start=plan.start[own][order],
-            pool=pool[of_window[own]][order],
-            batches=-(-max(sizes) // self.batch_size),
+            cell=plan.cell[own],
+            start=plan.start[own],
+            pool=pool[of_window[own]],
+            batches=-(-np.bincount(dealt, minlength=1).max() // self.batch_size),
             skipped=plan.skipped,
         )
 
@@ -340,10 +347,8 @@ class Stream:
         return specs | {"month": tf.TensorSpec((size, windows.days), "int32")}
 
 
-def _pools(cells: np.ndarray, room: int | None) -> np.ndarray:
+def _pools(cells: np.ndarray, room: int) -> np.ndarray:
     """The pool of each block: as many in a row as have room for their cells."""
-    if room is None:
-        return np.zeros(len(cells), int)
     pool, held, result = 0, 0, []
     for count in cells:
         if held and held + count > room:
