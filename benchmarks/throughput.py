@@ -27,11 +27,11 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from h2mv_tf import distribution  # noqa: E402
-from h2mv_tf.cell import H2MVCell, State  # noqa: E402
+from h2mv_tf.cell import State  # noqa: E402
 from h2mv_tf.model import H2MV, Normalization  # noqa: E402
 from h2mv_tf.objective import Constraint, Objective  # noqa: E402
 from h2mv_tf.steps import Trainer  # noqa: E402
-from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES  # noqa: E402
+from h2mv_tf.variables import CONSTRAINTS, VARIABLES  # noqa: E402
 
 FLOPS = 97e3  # of a cell-day in one pass
 PASSES = {"train": 4, "simulate": 2}  # spin-up, forward, and two for the way back
@@ -45,11 +45,8 @@ class PlainH2MV(H2MV):
 
     def __init__(self, static_size: int, **kwargs):
         super().__init__(static_size, **kwargs)
-        self.cell = H2MVCell(self.code_size, outputs=CONSTRAINTS)
-        self.cell.build()
-        self.rnn = keras.layers.RNN(
-            self.cell, return_sequences=True, return_state=True
-        )
+        self.cell.outputs = CONSTRAINTS
+        self.cell.output_size = len(CONSTRAINTS)
 
     def spin_up(self, forcing, static, state=None):
         """As of `H2MV`."""
@@ -62,7 +59,8 @@ class PlainH2MV(H2MV):
         """As of `H2MV`, for daily outputs."""
         of_cell = tf.concat(self.encode(static), 1)[:, None]
         of_cell = tf.repeat(of_cell, tf.shape(forcing)[1], axis=1)
-        series, *state = self.rnn(
+        rnn = keras.layers.RNN(self.cell, return_sequences=True, return_state=True)
+        series, *state = rnn(
             tf.concat([forcing, of_cell], 2), initial_state=list(state)
         )
         values = dict(zip(CONSTRAINTS, tf.unstack(series, axis=2), strict=True))
@@ -143,8 +141,9 @@ def _product_speed() -> float:
     best = 0.0
     for inner, columns in PRODUCTS:
         for rows in (256, 1024, 4096):
-            left, right = tf.random.normal((rows, inner)), tf.random.normal(
-                (inner, columns)
+            left, right = (
+                tf.random.normal((rows, inner)),
+                tf.random.normal((inner, columns)),
             )
             for jit_compile in (False, True):
                 product = tf.function(tf.matmul, jit_compile=jit_compile)

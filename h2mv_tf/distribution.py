@@ -146,6 +146,8 @@ def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:
             resolver = resolvers.TFConfigClusterResolver()
             if not resolver.cluster_spec():
                 return None
+            if resolver.task_type is None or resolver.task_id is None:
+                raise ValueError("it does not say which task this is")
             return resolver
         tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
         if tasks > 1:

@@ -37,10 +37,15 @@ CACHE = 5e6  # bytes that the days of a segment may keep: what a core has near
 
 
 class Kept(NamedTuple):
-    """What a day keeps for the way back; in a loop an array for each part of it."""
+    """What a day keeps for the way back."""
 
     gates: Gates
     state: State  # at the start of the day
+
+    @classmethod
+    def of(cls, state: State) -> "Kept":
+        """One of the shapes that it has with this state."""
+        return cls(Gates(*[state.hidden] * len(Gates._fields)), state)
 
 
 class Plan(NamedTuple):
@@ -140,7 +145,7 @@ class Loop(NamedTuple):
             state: State at the start of the first day.
             days: The first one, and the one after the last.
             written: Array of the outputs of all days of the series.
-            kept: `Kept`, with room for these days, if they are to be kept.
+            kept: Room for a `Kept` of each of these days, if they are to be kept.
 
         Returns:
             The state at the end, `written` and `kept`.
@@ -153,6 +158,8 @@ class Loop(NamedTuple):
             opened = gates(features(weather, state, day), day.kernel, day.gate_bias)
             if kept:
                 kept = _write(kept, t - first, Kept(opened, state))
+                # Written once: what is read back is not kept in a second place.
+                opened = _read(kept, t - first, Kept.of(state)).gates
             today, state = behind_the_gates(opened, weather, state, day, outputs)
             if written:
                 written = written.write(t, today)
@@ -168,7 +175,7 @@ class Loop(NamedTuple):
         )
         return result
 
-    def back(self, gradients: Gradients, days: tuple, d_written, kept: Kept):
+    def back(self, gradients: Gradients, days: tuple, d_written, kept: list):
         """The days from last to first.
 
         Args:
@@ -186,7 +193,7 @@ class Loop(NamedTuple):
 
         def walk(t, gradients):
             weather = self.forcing.read(t)
-            known, state = _read(kept, t - first)
+            known, state = _read(kept, t - first, Kept.of(gradients.state))
             with tf.GradientTape() as tape:
                 tape.watch((weather, state, day))
                 opened = _known_gates(
@@ -229,7 +236,9 @@ def _known_gates(known: Gates, read, kernel, bias, across) -> Gates:
     def opened(read, kernel, bias):
         def gradient(*d_gates):
             # Gate by gate, as XLA works a concatenation out number by number.
-            d_bias = [d * slope for d, slope in zip(d_gates, slopes(known), strict=True)]
+            d_bias = [
+                d * slope for d, slope in zip(d_gates, slopes(known), strict=True)
+            ]
             d_kernel = [tf.matmul(d, read, transpose_b=True) for d in d_bias]
             d_read = tf.add_n([a @ d for a, d in zip(across, d_bias, strict=True)])
             return d_read, tf.concat(d_kernel, 0), tf.concat(d_bias, 0)
@@ -256,7 +265,7 @@ def _with_gradient(
     """
     structure = (state, day)
     days = by_day.shape[0]
-    part = Kept(Gates(*[state.hidden] * len(Gates._fields)), state)
+    part = Kept.of(state)
     plan = Plan.of(days, part, memory)
 
     # Takes tensors only: what a gradient is wanted of may not come by a closure.
@@ -278,10 +287,7 @@ def _with_gradient(
             )
         kept = _rooms(days - plan.kept_from, part)
         state, written, kept = loop.out(state, (plan.kept_from, days), written, kept)
-        starts, kept = (
-            tf.nest.map_structure(lambda array: array.stack(), arrays)
-            for arrays in (starts, kept)
-        )
+        starts, kept = ([a.stack() for a in arrays] for arrays in (starts, kept))
 
         def gradient(d_written, *d_state):
             gradients = Gradients(
@@ -290,14 +296,15 @@ def _with_gradient(
                 _room(days, by_day.shape[1], by_day),
             )
             d_written = _series(d_written, days)
-            gradients = loop.back(
-                gradients, (plan.kept_from, days), d_written, _arrays(kept)
+            known, first = (
+                [_series(x, x.shape[0]) for x in stacked] for stacked in (kept, starts)
             )
-            first = _arrays(starts)
+            gradients = loop.back(gradients, (plan.kept_from, days), d_written, known)
 
             def back(k, gradients, kept):
                 days = plan.segment(k)
-                _, _, kept = loop.out(_read(first, k), days, kept=kept)
+                start = _read(first, k, structure[0])
+                _, _, kept = loop.out(start, days, kept=kept)
                 return k - 1, loop.back(gradients, days, d_written, kept), kept
 
             if plan.segments:
@@ -315,27 +322,49 @@ def _with_gradient(
     return written, State(*state)
 
 
-def _write(arrays, place, values):
-    return tf.nest.map_structure(lambda a, value: a.write(place, value), arrays, values)
+def _rooms(number: int, parts) -> list[tf.TensorArray]:
+    """Room for a number of each part.
+
+    Parts of one shape share an array: XLA would start each as a copy of the other.
+    """
+    return [
+        tf.TensorArray(
+            like[0].dtype,
+            number * len(like),
+            element_shape=like[0].shape,
+            clear_after_read=False,
+        )
+        for like in _by_shape(tf.nest.flatten(parts)).values()
+    ]
 
 
-def _read(arrays, place):
-    return tf.nest.map_structure(lambda array: array.read(place), arrays)
+def _write(arrays: list[tf.TensorArray], place, parts) -> list[tf.TensorArray]:
+    """Writes parts into rooms."""
+    groups = _by_shape(tf.nest.flatten(parts)).values()
+    written = []
+    for array, group in zip(arrays, groups, strict=True):
+        for n, part in enumerate(group):
+            array = array.write(place * len(group) + n, part)
+        written.append(array)
+    return written
 
 
-def _arrays(stacked):
-    """Arrays to be read, from what `stack` gave of each."""
-    return tf.nest.map_structure(lambda x: _series(x, x.shape[0]), stacked)
+def _read(arrays: list[tf.TensorArray], place, like):
+    """Reads the parts of one place from rooms, in the structure of what they are."""
+    flat = tf.nest.flatten(like)
+    groups = _by_shape(range(len(flat)), [part.shape for part in flat]).values()
+    for array, group in zip(arrays, groups, strict=True):
+        for n, part in enumerate(group):
+            flat[part] = array.read(place * len(group) + n)
+    return tf.nest.pack_sequence_as(like, flat)
 
 
-def _rooms(number: int, parts):
-    """Room for a number of each part."""
-    return tf.nest.map_structure(
-        lambda part: tf.TensorArray(
-            part.dtype, number, element_shape=part.shape, clear_after_read=False
-        ),
-        parts,
-    )
+def _by_shape(parts: Sequence, shapes: Sequence | None = None) -> dict[tuple, list]:
+    """Parts of each shape, in their order."""
+    groups: dict[tuple, list] = {}
+    for part, shape in zip(parts, shapes or [p.shape for p in parts], strict=True):
+        groups.setdefault(tuple(shape), []).append(part)
+    return groups
 
 
 def _series(by_day, days) -> tf.TensorArray:

@@ -78,9 +78,7 @@ def test_a_day_is_the_step_of_the_physics_with_the_learned_coefficients(
         start.water,
         physics.Forcing(*tf.split(inputs[:, :3], 3, 1)),
         physics.Coefficients(*(values[name] for name in variables.COEFFICIENTS)),
-        physics.Parameters(
-            soil_water_capacity=inputs[:, -1:], **constants
-        ),
+        physics.Parameters(soil_water_capacity=inputs[:, -1:], **constants),
     )
     for name, expected in {**water._asdict(), **fluxes._asdict()}.items():
         assert_allclose(values[name], expected, rtol=1e-12, atol=1e-12, err_msg=name)

@@ -40,7 +40,9 @@ def without_observations(batch, rows):
     """The batch, in which some windows have no observation."""
     targets = {
         name: tf.where(
-            tf.range(len(target))[:, None] < rows, tf.constant(np.nan, "float64"), target
+            tf.range(len(target))[:, None] < rows,
+            tf.constant(np.nan, "float64"),
+            target,
         )
         for name, target in batch["targets"].items()
     }

@@ -185,13 +185,14 @@ def test_a_spin_up_has_the_state_of_a_run_and_no_gradient(problem):
         assert_allclose(found, value, rtol=1e-12)
 
 
-
 @pytest.fixture
 def kept():
     """What a day keeps: 92 bytes."""
     part = tf.zeros((1, 2), "float32")
     wide = tf.zeros((5, 1), "float32")
-    return Kept(Gates(part, part, part, part), State(part, part, part, part, part, wide))
+    return Kept(
+        Gates(part, part, part, part), State(part, part, part, part, part, wide)
+    )
 
 
 def test_days_that_fit_memory_are_walked_once(kept):
