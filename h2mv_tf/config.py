@@ -139,7 +139,7 @@ class Training(Section):
     jit_compile: bool = True  # compile the training step with XLA
     # MB that the days of a batch may keep for the way back on each device. What does
     # not fit is worked out twice.
-    memory: PositiveInt = 1000
+    memory: PositiveInt = 500
 
 
 class Distribution(Section):

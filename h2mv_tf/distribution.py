@@ -19,7 +19,8 @@ from h2mv_tf.errors import UserError
 Devices = int | Literal["auto"]
 
 LEAST = 16  # windows that are worth a device of their own
-PORT = 8888  # of the first worker on a node of Slurm
+# Ports of a job's workers on a node of Slurm: another job there has others.
+FIRST_PORT, JOBS, PORTS_PER_JOB = 10000, 1000, 16
 
 
 class Worker(NamedTuple):
@@ -151,10 +152,11 @@ def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:
             return resolver
         tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
         if tasks > 1:
+            job = int(os.environ.get("SLURM_JOB_ID", "0"))
             # It lists as many tasks of a node as it believes there to be GPUs, and
             # cannot count to none; Slurm itself deals them out (--gpus-per-task).
             resolver = resolvers.SlurmClusterResolver(
-                port_base=PORT,
+                port_base=FIRST_PORT + job % JOBS * PORTS_PER_JOB,
                 gpus_per_node=tasks,
                 gpus_per_task=1,
                 auto_set_gpu=False,

@@ -32,7 +32,7 @@ from h2mv_tf.cell import (
     slopes,
 )
 
-MEMORY = 1e9  # bytes that the days of a series may keep by default
+MEMORY = 500e6  # bytes that the days of a series may keep by default
 CACHE = 5e6  # bytes that the days of a segment may keep: what a core has near
 
 
@@ -67,9 +67,9 @@ class Plan(NamedTuple):
             part.shape[0] * part.shape[1] * part.dtype.size
             for part in tf.nest.flatten(kept)
         )
-        kept = max(1, int(memory // size))
+        once = max(1, int(memory // size))
         length = max(1, int(min(memory, CACHE) // size))
-        return cls(max(0, math.ceil((days - kept) / length)), length)
+        return cls(max(0, math.ceil((days - once) / length)), length)
 
     @property
     def kept_from(self) -> int:

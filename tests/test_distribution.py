@@ -124,19 +124,20 @@ def test_a_process_alone_is_the_chief(monkeypatch):
 # Workers
 
 
-def tf_config(index, ports, **other):
+def tf_config(index, ports):
     hosts = [f"localhost:{port}" for port in ports]
     cluster = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
-    return {"TF_CONFIG": json.dumps(cluster), **other}
+    return {"TF_CONFIG": json.dumps(cluster)}
 
 
-def slurm(index):
-    """What srun tells the second of three tasks on two nodes, say."""
+def slurm(index, nodes="node[07-08]", tasks="2,1", job=4711):
+    """What srun tells one of its tasks: of three on two nodes, say."""
     return {
+        "SLURM_JOB_ID": str(job),
         "SLURM_PROCID": str(index),
-        "SLURM_STEP_NUM_TASKS": "3",
-        "SLURM_STEP_NODELIST": "node[07-08]",
-        "SLURM_STEP_TASKS_PER_NODE": "2,1",
+        "SLURM_STEP_NUM_TASKS": str(sum(map(int, tasks.split(",")))),
+        "SLURM_STEP_NODELIST": nodes,
+        "SLURM_STEP_TASKS_PER_NODE": tasks,
     }
 
 
@@ -215,12 +216,21 @@ def trained(folder, world, environments):
     return run, told
 
 
-def test_two_workers_find_the_weights_of_one_process(world, tmp_path):
-    alone, _ = trained(tmp_path / "alone", world, [{}])
+@pytest.fixture(scope="module")
+def alone(world, tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("alone"), world, [{}])[0]
+
+
+@pytest.mark.parametrize("by", ["TF_CONFIG", "Slurm"])
+def test_two_workers_find_the_weights_of_one_process(by, alone, world, tmp_path):
     ports = free_ports(2)
-    together, (chief, other) = trained(
-        tmp_path / "together", world, [tf_config(n, ports) for n in range(2)]
-    )
+    environments = [
+        tf_config(n, ports)
+        if by == "TF_CONFIG"
+        else slurm(n, "localhost", "2", ports[0])
+        for n in range(2)
+    ]
+    together, (chief, other) = trained(tmp_path, world, environments)
     columns = ["loss", "val_loss", "tws", "val_swe"]
     np.testing.assert_allclose(
         together.load_history()[columns], alone.load_history()[columns], rtol=1e-9
