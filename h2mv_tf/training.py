@@ -259,7 +259,7 @@ def _tell(task: Task) -> None:
             "%s: %d cells, %d windows of %d days%s.",
             role,
             len(stream.cells),
-            len(plan.cell),
+            plan.windows,
             stream.windows.days,
             skipped,
         )
@@ -313,7 +313,9 @@ def _train(
         model=model,
         epochs=settings.epochs,
         steps=task.train.plan(first).batches,
-        cell_days=task.train.batch_size * task.train.windows.days,
+        cell_days=task.train.batch_size
+        * task.train.windows.days
+        * distribution.worker().count,
     )
     listeners.on_train_begin()
     if progress is not None:

@@ -1,6 +1,7 @@
 """What README and docs say is what the software does."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,14 @@ def test_links_lead_to_files(page):
 def test_a_page_names_no_place_of_this_machine(page):
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"/(work|root|tmp|home)/", text)
+
+
+def test_the_scripts_of_the_cluster_page_are_scripts():
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    scripts = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
 def test_the_python_of_the_data_page_makes_a_store(tmp_path, monkeypatch):

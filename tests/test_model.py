@@ -197,8 +197,9 @@ def test_the_spun_up_state_carries_no_gradient(model, inputs):
         assert gradient is None or not gradient.numpy().any()
 
 
+@pytest.mark.parametrize("training", [False, True])
 def test_the_gradient_of_a_call_is_that_of_the_days_after_the_spin_up(
-    model, inputs, spun_up
+    training, model, inputs, spun_up
 ):
     def gradients(run):
         with tf.GradientTape() as tape:
@@ -208,7 +209,7 @@ def test_the_gradient_of_a_call_is_that_of_the_days_after_the_spin_up(
         found = tape.gradient(result, weights, unconnected_gradients="zero")
         return {w.path: g for w, g in zip(weights, found, strict=True)}
 
-    called = gradients(lambda: model(inputs))
+    called = gradients(lambda: model(inputs, training=training))
     expected = gradients(lambda: model.simulate(*inputs.values(), spun_up)[0])
     assert all(np.any(gradient) for gradient in expected.values())
     assert_same(called, expected, tolerance=1e-10)

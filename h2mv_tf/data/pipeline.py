@@ -35,6 +35,7 @@ class Epoch(NamedTuple):
     start: np.ndarray  # (windows,) first days
     pool: np.ndarray  # (windows,) ascending
     batches: int
+    windows: int  # of all processes
     skipped: int  # windows without an observation, which are left out
 
 
@@ -112,12 +113,12 @@ class Stream:
         return self._planned[number]
 
     def cell_days(self, number: int = 0) -> int:
-        """Days of all windows of an epoch, without spin-up and filling.
+        """Days of all windows of an epoch of all processes, without spin-up.
 
         Args:
             number: Of the epoch.
         """
-        return len(self.plan(number).cell) * self.windows.days
+        return self.plan(number).windows * self.windows.days
 
     def epoch(self, number: int = 0) -> tf.data.Dataset:
         """The batches of one epoch.
@@ -215,6 +216,7 @@ class Stream:
             start=plan.start[own],
             pool=pool[of_window[own]],
             batches=-(-np.bincount(dealt, minlength=1).max() // self.batch_size),
+            windows=len(plan.cell),
             skipped=plan.skipped,
         )
 
