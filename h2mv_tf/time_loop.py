@@ -329,20 +329,19 @@ def _rooms(number: int, parts) -> list[tf.TensorArray]:
     """
     return [
         tf.TensorArray(
-            like[0].dtype,
-            number * len(like),
-            element_shape=like[0].shape,
+            group[0].dtype,
+            number * len(group),
+            element_shape=group[0].shape,
             clear_after_read=False,
         )
-        for like in _by_shape(tf.nest.flatten(parts)).values()
+        for group in _by_shape(parts)
     ]
 
 
 def _write(arrays: list[tf.TensorArray], place, parts) -> list[tf.TensorArray]:
     """Writes parts into rooms."""
-    groups = _by_shape(tf.nest.flatten(parts)).values()
     written = []
-    for array, group in zip(arrays, groups, strict=True):
+    for array, group in zip(arrays, _by_shape(parts), strict=True):
         for n, part in enumerate(group):
             array = array.write(place * len(group) + n, part)
         written.append(array)
@@ -350,21 +349,21 @@ def _write(arrays: list[tf.TensorArray], place, parts) -> list[tf.TensorArray]:
 
 
 def _read(arrays: list[tf.TensorArray], place, like):
-    """Reads the parts of one place from rooms, in the structure of what they are."""
-    flat = tf.nest.flatten(like)
-    groups = _by_shape(range(len(flat)), [part.shape for part in flat]).values()
-    for array, group in zip(arrays, groups, strict=True):
-        for n, part in enumerate(group):
-            flat[part] = array.read(place * len(group) + n)
+    """The parts at a place of rooms, in the structure of those that they are like."""
+    found = {}
+    for array, group in zip(arrays, _by_shape(like), strict=True):
+        shape = tuple(group[0].shape)
+        found[shape] = [array.read(place * len(group) + n) for n in range(len(group))]
+    flat = [found[tuple(part.shape)].pop(0) for part in tf.nest.flatten(like)]
     return tf.nest.pack_sequence_as(like, flat)
 
 
-def _by_shape(parts: Sequence, shapes: Sequence | None = None) -> dict[tuple, list]:
-    """Parts of each shape, in their order."""
+def _by_shape(parts) -> list[list[tf.Tensor]]:
+    """The parts of each shape, in their order."""
     groups: dict[tuple, list] = {}
-    for part, shape in zip(parts, shapes or [p.shape for p in parts], strict=True):
-        groups.setdefault(tuple(shape), []).append(part)
-    return groups
+    for part in tf.nest.flatten(parts):
+        groups.setdefault(tuple(part.shape), []).append(part)
+    return list(groups.values())
 
 
 def _series(by_day, days) -> tf.TensorArray:

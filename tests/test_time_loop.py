@@ -41,16 +41,22 @@ class Walk(NamedTuple):
     gradients: dict
 
 
-@pytest.fixture(scope="module", params=SIZES)
-def problem(request, weather):
-    cells, code, units = SIZES[request.param]
-    rng = np.random.default_rng(3)
+def lively(code, units, rng):
+    """A cell with weights that take its coefficients through their range."""
     cell = H2MVCell(code, units=units, dtype="float64")
     cell.build()
     for weight in cell.trainable_variables:
         weight.assign(rng.normal(0, 0.5, weight.shape))
     cell.forcing_mean.assign([60, 3, 274])
     cell.forcing_std.assign([60, 6, 8])
+    return cell
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def problem(request, weather):
+    cells, code, units = SIZES[request.param]
+    rng = np.random.default_rng(3)
+    cell = lively(code, units, rng)
     inputs = {
         "forcing": weather(rng, cells, DAYS),
         "code": rng.normal(size=(cells, code)),
@@ -150,15 +156,15 @@ def test_the_days_of_the_comparison_take_every_branch(plain):
 @pytest.mark.parametrize("memory", MEMORY.values(), ids=MEMORY)
 def test_xla_gives_the_same_gradients(memory, weather):
     rng = np.random.default_rng(5)
-    cell = H2MVCell(2, units=3, dtype="float64")
-    cell.build()
+    cell = lively(2, 3, rng)
     forcing = tf.constant(weather(rng, 4, DAYS))
-    code, capacity = tf.constant(rng.normal(size=(4, 2))), tf.fill([4, 1], 60.0)
+    code = tf.constant(rng.normal(size=(4, 2)))
+    capacity = tf.constant(rng.uniform(40, 90, (4, 1)))
     start = State(*map(tf.constant, cell.get_initial_state(4)))
 
     def gradients(memory):
         with tf.GradientTape() as tape:
-            day = cell.prepare(code, tf.cast(capacity, "float64"))
+            day = cell.prepare(code, capacity)
             outputs, _ = time_loop.simulate(
                 forcing, start, day, ("runoff", "tws"), memory=memory
             )
