@@ -18,6 +18,7 @@ from h2mv_tf.errors import UserError
 
 Devices = int | Literal["auto"]
 
+MOST = 3 * (os.cpu_count() or 1)  # logical CPU devices: more only wait
 LEAST = 16  # windows that are worth a device of their own
 # Ports of a job's workers on a node of Slurm: another job there has others.
 FIRST_PORT, JOBS, PORTS_PER_JOB = 10000, 1000, 16
@@ -62,7 +63,7 @@ def make_devices(devices: Devices = "auto") -> None:
     if _gpus() or worker().count > 1:
         return
     cpu = tf.config.list_physical_devices("CPU")[0]
-    wanted = _cores() if devices == "auto" else devices
+    wanted = _cores() if devices == "auto" else min(devices, MOST)
     made = tf.config.get_logical_device_configuration(cpu) or [None]
     if len(made) < wanted:
         with contextlib.suppress(RuntimeError):  # it has started
