@@ -147,17 +147,19 @@ ALLOWED = {
     },
     "console": {"errors"},
     "progress": {"variables", "console"},
-    "__main__": {
-        "__init__",
+    "commands": set(),
+    "commands.options": {"errors"},
+    "commands.ingest": {"console", "errors", "commands.options", "data.ingest"},
+    "commands.synthesize": {
         "config",
         "console",
         "errors",
-        "inputs",
         "startup",
-        "data.ingest",
         "data.store",
         "data.synthetic",
     },
+    "commands.check_data": {"config", "console", "inputs"},
+    "__main__": {"__init__"},
 }
 
 

@@ -24,7 +24,7 @@ from h2mv_tf.data.writing import CHUNKS, blocks
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES
 
-MASK, STATIC = "mask", "static"
+MASK, STATIC, TRUTH = "mask", "static", "truth"
 REQUIRED = (*(VARIABLES[name].group for name in FORCING), STATIC, MASK)
 OBSERVED = tuple(VARIABLES[name].group for name in CONSTRAINTS)
 LAYOUTS = (("lat", "lon"), ("cell",))
@@ -250,6 +250,43 @@ class Store:
                 "from objective.constraints, or bring the two periods together."
             )
         return Calendar(daily, place, time)
+
+    def observed(self, name: str) -> xr.DataArray:
+        """Forcing or observations on the store's grid, read when they are asked for.
+
+        Args:
+            name: Name of a forcing or constraint in the registry.
+
+        Returns:
+            (time, lat, lon) or (time, cell) with dask, in native units, NaN at sea and
+            where missing. Time is the day, or the first day of the month; `attrs`
+            has `cadence`, daily or monthly.
+
+        Raises:
+            UserError: The store lacks it, or its time is neither daily nor monthly.
+        """
+        data = self._array(VARIABLES[name].group)
+        time, cadence = self.time, "daily"
+        if name not in FORCING:
+            calendar = self.calendar(name)
+            time = calendar.time
+            if not calendar.daily:
+                time, cadence = time.to_period("M").to_timestamp(), "monthly"
+        chunks = self.chunks(VARIABLES[name].group)
+        data = data.assign_coords(time=time).chunk(chunks).where(self.land)
+        attributes = {**VARIABLES[name].attributes, "cadence": cadence}
+        return data.rename(name).astype("float32").assign_attrs(attributes)
+
+    def truth(self) -> xr.Dataset | None:
+        """The hidden truth of a synthetic world, read when it is asked for.
+
+        Returns:
+            Variables by registry name, (time, lat, lon), (lat, lon) or (), NaN at sea;
+            None where the store has none.
+        """
+        if TRUTH not in _groups(self.path):
+            return None
+        return xr.open_zarr(self.path, group=TRUTH, consolidated=False)
 
     def missing_chunks(self) -> Mapping[str, int]:
         """Chunks that a group's array has lost since it was written, where known."""

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from h2mv_tf import __version__
-from h2mv_tf.data.store import MASK, STATIC
+from h2mv_tf.data.store import MASK, STATIC, TRUTH
 from h2mv_tf.data.synthetic import planet as planets
 from h2mv_tf.data.synthetic import truth as truths
 from h2mv_tf.data.synthetic.observations import Products
@@ -20,7 +20,6 @@ from h2mv_tf.errors import UserError
 from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES
 
 FIRST_YEAR = 2001
-TRUTH = "truth"  # group of the store
 REGION_BYTES = 300e6  # of the outputs that are held to be written together
 # Cells that are made together, always as many: sums of other sizes would differ in
 # their last bits, and the world with the size of its tiles.
