@@ -15,7 +15,14 @@ from types import MappingProxyType
 from typing import Literal
 
 Kind = Literal[
-    "forcing", "coefficient", "parameter", "constant", "state", "flux", "diagnostic"
+    "forcing",
+    "coefficient",
+    "parameter",
+    "constant",
+    "state",
+    "flux",
+    "diagnostic",
+    "balance",
 ]
 
 
@@ -29,8 +36,8 @@ class Variable:
         long_name: What it is, in the field's words.
         units: Native units, as CF writes them.
         kind: forcing, coefficient (learned, per cell and day), parameter
-            (learned, per cell), constant (learned, global), state, flux or
-            diagnostic.
+            (learned, per cell), constant (learned, global), state, flux,
+            diagnostic, or balance (of a whole simulation, per cell).
         published: Its name in the published code.
         cmip: Its CMIP name, or several joined by `+` that are added up.
         standard_name: Its CF standard name; None where CF has none.
@@ -458,6 +465,20 @@ _REGISTRY = (
         units="mm d-1",
         kind="diagnostic",
     ),
+    # of a whole simulation
+    Variable(
+        name="largest_residual",
+        long_name="largest water balance residual of a day",
+        units="mm d-1",
+        kind="balance",
+        bounds=_POSITIVE,
+    ),
+    Variable(
+        name="water_balance_closure",
+        long_name="corrected precipitation less losses and storage change, in all",
+        units="mm",
+        kind="balance",
+    ),
 )
 
 VARIABLES: Mapping[str, Variable] = MappingProxyType({v.name: v for v in _REGISTRY})
@@ -472,7 +493,8 @@ FORCING = names("forcing")
 COEFFICIENTS = names("coefficient")
 STATES = names("state")
 FLUXES = names("flux")
-OUTPUTS = tuple(v.name for v in _REGISTRY if v.kind != "forcing")
+BALANCE = names("balance")
+OUTPUTS = tuple(v.name for v in _REGISTRY if v.kind not in ("forcing", "balance"))
 # The anomaly needs the whole series, so no single day can give it.
 DAILY_OUTPUTS = tuple(
     name

@@ -205,11 +205,11 @@ def test_an_interrupted_call_goes_on(long, tmp_path, small_chunks, share):
         ingest(source, store, **options, progress=interrupt_after(share))
     assert not store.exists()
     (folder,) = tmp_path.glob(".*partial")
-    done = set((folder / "journal.txt").read_text().splitlines())
+    done = set((folder / "journals" / "1.txt").read_text().splitlines())
     assert len(done) > 5
     with pytest.raises(KeyboardInterrupt):  # and once more, before it has done any
         ingest(source, store, **options, progress=interrupt_after(-1))
-    assert done == set((folder / "journal.txt").read_text().splitlines())
+    assert done == set((folder / "journals" / "1.txt").read_text().splitlines())
     assert ingest(source, store, **options) == whole
     assert_same(source, store)
 

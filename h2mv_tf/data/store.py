@@ -20,7 +20,7 @@ import tensorstore
 import xarray as xr
 import zarr
 
-from h2mv_tf.data.writing import CHUNKS, blocks
+from h2mv_tf.data.writing import CHUNKS, blocks, open_array
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES
 
@@ -496,10 +496,8 @@ def _without_python(path: Path, data: xr.DataArray) -> tensorstore.TensorStore |
     fill = data.encoding.get("_FillValue", np.nan)
     if packed or data.dtype.kind != "f" or not np.isnan(fill):
         return None
-    driver = "zarr3" if (path / "zarr.json").exists() else "zarr"
-    spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{path}/"}}
     try:
-        opened = tensorstore.open(spec, read=True, open=True).result()
+        opened = open_array(path)
     except ValueError:  # a codec that it does not know
         return None
     return opened if opened.shape == data.shape else None

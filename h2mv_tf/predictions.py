@@ -1,0 +1,248 @@
+"""Predictions: the CF data set that a trained model's results are kept in.
+
+One Zarr store or NetCDF file without groups, (time, lat, lon) on a grid and (time,
+cell) for sites, daily or monthly, in one of two profiles: `native` has the names and
+units of the registry, `cf` those of CMIP. `load` gives the first, whichever it is.
+
+    dataset = load("runs/first/predictions.zarr")
+    dataset.runoff.mean("time")
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from h2mv_tf.data.units import converted
+from h2mv_tf.errors import UserError
+from h2mv_tf.variables import BALANCE, DAILY_OUTPUTS, OUTPUTS, VARIABLES, Variable
+
+Profile = Literal["native", "cf"]
+
+CF_UNITS = {"mm": "kg m-2", "mm d-1": "kg m-2 s-1"}
+ALWAYS = ("water_balance_residual", *BALANCE)
+SERIES = (*DAILY_OUTPUTS, "tws_anomaly")
+# States are those at the end of the day, all others means over it.
+AT_THE_END = ("swe", "soil_moisture", "groundwater", "tws", "tws_anomaly")
+SPREAD, QUANTILE = "_spread", "_quantile"  # of an ensemble, behind a variable's name
+AREA, ROLE, BOUNDS = "cell_area", "role", "time_bnds"
+EARTH_RADIUS = 6_371_000.0  # m
+MARK = "h2mv_tf_profile"  # attribute that tells our data sets from others
+REFERENCES = "Baghirov et al. (2025), doi:10.5194/gmd-18-2921-2025"
+
+
+def space(dataset: xr.Dataset | xr.DataArray) -> tuple[str, ...]:
+    """The dimensions of space: `lat` and `lon` on a grid, `cell` for sites."""
+    return ("cell",) if "cell" in dataset.dims else ("lat", "lon")
+
+
+def is_grid(dataset: xr.Dataset | xr.DataArray) -> bool:
+    """Whether the cells lie on a grid."""
+    return space(dataset) == ("lat", "lon")
+
+
+def load(path: str | Path) -> xr.Dataset:
+    """Opens predictions; values are read when they are asked for.
+
+    Args:
+        path: Zarr store or NetCDF file, in either profile.
+
+    Returns:
+        Variables by registry name in native units, with dask, in chunks of cells with
+        all their days; coordinates `cell_area` [m2] and `role`.
+
+    Raises:
+        UserError: There are no predictions at this path.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".nc":
+            dataset = xr.open_dataset(path, chunks={})
+        else:
+            dataset = xr.open_zarr(path, consolidated=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"There are no predictions at '{path}'. Make them with: python -m h2mv_tf "
+            "predict RUN --data STORE --to OUT.zarr"
+        ) from error
+    profile = dataset.attrs.get(MARK)
+    if profile not in get_args(Profile):
+        raise UserError(
+            f"'{path}' has no predictions of h2mv_tf. Expected what `python -m h2mv_tf "
+            "predict` or trainers/cross_validate.py writes."
+        )
+    dataset = dataset.drop_vars(BOUNDS, errors="ignore")
+    dataset = dataset.set_coords([n for n in (AREA, ROLE) if n in dataset])
+    for stored, data in dict(dataset.data_vars).items():
+        suffix = next((s for s in (SPREAD, QUANTILE) if stored.endswith(s)), "")
+        name = _registered(stored.removesuffix(suffix), profile)
+        dataset = dataset.drop_vars(stored)
+        dataset[name + suffix] = _native(data, VARIABLES[name])
+    return dataset
+
+
+def stored_name(name: str, profile: Profile) -> str:
+    """The name that a variable of the registry has in a profile."""
+    variable = VARIABLES[name]
+    return (variable.cmip or name) if profile == "cf" else name
+
+
+def stored_units(name: str, profile: Profile) -> tuple[str, float]:
+    """The units of a variable in a profile, and what native values are multiplied by.
+
+    Args:
+        name: Its name in the registry.
+        profile: The profile.
+    """
+    units = VARIABLES[name].units
+    if profile == "cf" and units in CF_UNITS:
+        return CF_UNITS[units], 1 / converted(1.0, CF_UNITS[units], units)
+    return units, 1.0
+
+
+def template(
+    land: xr.DataArray,
+    time: pd.DatetimeIndex,
+    names: Sequence[str],
+    *,
+    profile: Profile = "native",
+    monthly: bool = False,
+    quantiles: Sequence[float] = (),
+) -> xr.Dataset:
+    """Predictions without their values, which take no memory.
+
+    Args:
+        land: Land mask (lat, lon) or (cell,).
+        time: The days, or the first days of the months.
+        names: Variables of the registry.
+        profile: Whose names and units.
+        monthly: Whether steps are months.
+        quantiles: Those of an ensemble; none for a single model.
+    """
+    arrays = {}
+    for name in names:
+        dims = land.dims if name not in SERIES else ("time", *land.dims)
+        dims = () if VARIABLES[name].kind == "constant" else dims
+        attributes = _attributes(name, land, profile, monthly)
+        stored = stored_name(name, profile)
+        arrays[stored] = _empty(dims, land, time, attributes)
+        if quantiles:
+            arrays[stored + SPREAD] = _empty(
+                dims, land, time, _of_members(attributes, "standard_deviation")
+            )
+            arrays[stored + QUANTILE] = _empty(
+                dims, land, time, _of_members(attributes, "quantile"), quantiles
+            )
+    return xr.Dataset(arrays)
+
+
+def cell_area(land: xr.DataArray) -> xr.DataArray:
+    """The area of each cell [m2], ones where cells are no grid.
+
+    Cells reach half-way to their neighbours; the Earth is a sphere of 6371 km.
+
+    Args:
+        land: Land mask (lat, lon) or (cell,).
+    """
+    if land.ndim == 1:
+        area = np.ones(land.shape)
+        attributes = {"long_name": "weight of the site", "units": "1"}
+    else:
+        south, north = _edges(land.lat.values, 90.0)
+        west, east = _edges(land.lon.values)
+        bands = np.abs(np.sin(np.radians(north)) - np.sin(np.radians(south)))
+        widths = np.abs(np.radians(east - west))
+        area = EARTH_RADIUS**2 * bands[:, None] * widths
+        attributes = {
+            "long_name": "area of the cell",
+            "standard_name": "cell_area",
+            "units": "m2",
+        }
+    return land.copy(data=area).rename(AREA).assign_attrs(attributes)
+
+
+def time_bounds(time: pd.DatetimeIndex, monthly: bool) -> xr.DataArray:
+    """Begin and end of each step (time, bnds)."""
+    step = pd.DateOffset(months=1) if monthly else pd.DateOffset(days=1)
+    values = np.stack([time.values, (time + step).values], axis=1)
+    return xr.DataArray(values, {"time": time}, ("time", "bnds"))
+
+
+def period(dataset: xr.Dataset) -> str:
+    """The first and the last step, in words."""
+    first, last = pd.DatetimeIndex(dataset.time.values[[0, -1]])
+    return f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+
+
+def _edges(centres: np.ndarray, limit: float = np.inf):
+    """Where cells begin and end, given where they lie [degrees]."""
+    centres = np.asarray(centres, "float64")
+    if len(centres) == 1:
+        return centres - 0.5, centres + 0.5
+    between = (centres[:-1] + centres[1:]) / 2
+    first = 2 * centres[0] - between[0]
+    last = 2 * centres[-1] - between[-1]
+    edges = np.clip(np.concatenate([[first], between, [last]]), -limit, limit)
+    return edges[:-1], edges[1:]
+
+
+def _attributes(
+    name: str, land: xr.DataArray, profile: Profile, monthly: bool
+) -> dict[str, str]:
+    variable = VARIABLES[name]
+    units, _ = stored_units(name, profile)
+    attributes = {**variable.attributes, "units": units}
+    # CF measures water by its mass; its names would be wrong beside a depth.
+    if profile == "native" and variable.units in CF_UNITS:
+        attributes.pop("standard_name", None)
+    if land.ndim > 1 and variable.kind != "constant":
+        attributes["cell_measures"] = f"area: {AREA}"
+    if name in SERIES:
+        at_the_end = name in AT_THE_END and not monthly
+        attributes["cell_methods"] = f"time: {'point' if at_the_end else 'mean'}"
+        if name in AT_THE_END:
+            attributes["comment"] = "at the end of the day" + ", mean" * monthly
+    return attributes
+
+
+def _of_members(attributes: Mapping[str, str], method: str) -> dict[str, str]:
+    methods = f"{attributes.get('cell_methods', '')} realization: {method}".strip()
+    words = method.replace("_", " ")
+    return {
+        **{k: v for k, v in attributes.items() if k != "standard_name"},
+        "long_name": f"{attributes['long_name']}, {words} over the folds",
+        "cell_methods": methods,
+    }
+
+
+def _empty(dims, land, time, attributes, quantiles=()) -> xr.DataArray:
+    coordinates = {n: c for n, c in land.coords.items() if set(c.dims) <= set(dims)}
+    sizes = dict(zip(land.dims, land.shape, strict=True))
+    if "time" in dims:
+        coordinates["time"], sizes["time"] = time, len(time)
+    if quantiles:
+        dims = ("quantile", *dims)
+        coordinates["quantile"], sizes["quantile"] = list(quantiles), len(quantiles)
+    nothing = np.broadcast_to(np.float32(0), [sizes[dim] for dim in dims])
+    return xr.DataArray(nothing, coordinates, dims, attrs=attributes)
+
+
+def _registered(stored: str, profile: Profile) -> str:
+    for name in (*OUTPUTS, *BALANCE):
+        if stored_name(name, profile) == stored:
+            return name
+    raise UserError(
+        f"The predictions hold '{stored}', which this version does not know. Make them "
+        "anew with `python -m h2mv_tf predict`."
+    )
+
+
+def _native(data: xr.DataArray, variable: Variable) -> xr.DataArray:
+    units = data.attrs.get("units", variable.units)
+    if units != variable.units:
+        factor = converted(1.0, units, variable.units)
+        data = (data * data.dtype.type(factor)).assign_attrs(data.attrs)
+    return data.assign_attrs(units=variable.units)
