@@ -206,6 +206,18 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
         raise UserError(f"{where}: {_first(error)}") from error
 
 
+def parse(text: str) -> Config:
+    """Reads a configuration that `Config.to_yaml` wrote.
+
+    Raises:
+        UserError: It is of a version that knows other keys.
+    """
+    try:
+        return Config.model_validate(yaml.safe_load(text))
+    except pydantic.ValidationError as error:
+        raise UserError(f"The configuration: {_first(error)}") from error
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))

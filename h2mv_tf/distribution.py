@@ -60,16 +60,43 @@ def make_devices(devices: Devices = "auto") -> None:
     Args:
         devices: As of `strategy`.
     """
-    if _gpus() or worker().count > 1:
+    if worker().count == 1:
+        _make_devices(devices)
+
+
+def _make_devices(wanted: Devices) -> None:
+    if _gpus():
         return
     cpu = tf.config.list_physical_devices("CPU")[0]
-    wanted = _cores() if devices == "auto" else min(devices, MOST)
+    count = _cores() if wanted == "auto" else min(wanted, MOST)
     made = tf.config.get_logical_device_configuration(cpu) or [None]
-    if len(made) < wanted:
+    if len(made) < count:
         with contextlib.suppress(RuntimeError):  # it has started
             tf.config.set_logical_device_configuration(
-                cpu, [tf.config.LogicalDeviceConfiguration()] * wanted
+                cpu, [tf.config.LogicalDeviceConfiguration()] * count
             )
+
+
+def own_devices(wanted: Devices = "auto") -> list[str]:
+    """Names of the devices of this process, whatever other processes do.
+
+    Args:
+        wanted: How many; `auto` takes the GPUs, or else the cores.
+
+    Raises:
+        UserError: There are fewer.
+    """
+    _make_devices(wanted)
+    kind = "GPU" if _gpus() else "CPU"
+    found = len(tf.config.list_logical_devices(kind))
+    if wanted == "auto":
+        wanted = found if kind == "GPU" else min(found, _cores())
+    if found < wanted:
+        raise UserError(
+            f"distribution.devices is {wanted}, but TensorFlow has {found}. Choose "
+            "fewer, or auto."
+        )
+    return [f"{kind}:{n}" for n in range(wanted)]
 
 
 def strategy(
@@ -89,26 +116,15 @@ def strategy(
     """
     if worker().count > 1:
         return _of_workers()
-    make_devices(devices)
-    kind = "GPU" if _gpus() else "CPU"
-    found = len(tf.config.list_logical_devices(kind))
-    if devices == "auto":
-        devices = found if kind == "GPU" else min(found, _cores())
-        if batch_size is not None:
-            devices = max(1, min(devices, batch_size // LEAST))
-    if found < devices:
-        raise UserError(
-            f"distribution.devices is {devices}, but TensorFlow has {found}. Choose "
-            "fewer, or auto."
-        )
-    if devices == 1:
+    chosen = own_devices(devices)
+    if devices == "auto" and batch_size is not None:
+        chosen = chosen[: max(1, batch_size // LEAST)]
+    if len(chosen) == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy(
-        [f"{kind}:{n}" for n in range(devices)],
+        chosen,
         # The default is for GPUs; without them it would warn and then do this.
-        cross_device_ops=(
-            None if kind == "GPU" else tf.distribute.ReductionToOneDevice()
-        ),
+        cross_device_ops=None if _gpus() else tf.distribute.ReductionToOneDevice(),
     )
 
 

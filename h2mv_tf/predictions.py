@@ -31,6 +31,17 @@ SPREAD, QUANTILE = "_spread", "_quantile"  # of an ensemble, behind a variable's
 AREA, ROLE, BOUNDS = "cell_area", "role", "time_bnds"
 EARTH_RADIUS = 6_371_000.0  # m
 MARK = "h2mv_tf_profile"  # attribute that tells our data sets from others
+TIME = {
+    "standard_name": "time",
+    "axis": "T",
+    "units": "days since 1970-01-01",
+    "calendar": "standard",
+    "bounds": BOUNDS,
+}
+PLACES = {
+    "lat": {"standard_name": "latitude", "units": "degrees_north"},
+    "lon": {"standard_name": "longitude", "units": "degrees_east"},
+}
 REFERENCES = "Baghirov et al. (2025), doi:10.5194/gmd-18-2921-2025"
 
 
@@ -58,15 +69,21 @@ def load(path: str | Path) -> xr.Dataset:
         UserError: There are no predictions at this path.
     """
     path = Path(path)
-    try:
-        if path.suffix == ".nc":
-            dataset = xr.open_dataset(path, chunks={})
-        else:
-            dataset = xr.open_zarr(path, consolidated=False)
-    except (OSError, ValueError) as error:
+    if not path.exists():
         raise UserError(
             f"There are no predictions at '{path}'. Make them with: python -m h2mv_tf "
             "predict RUN --data STORE --to OUT.zarr"
+        )
+    try:
+        if path.is_dir():
+            dataset = xr.open_zarr(path, consolidated=False)
+        else:
+            dataset = xr.open_dataset(path, chunks={})
+    except (OSError, ValueError, KeyError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"'{path}' cannot be read as predictions: {words}. Expected a Zarr store or "
+            "a NetCDF file that `python -m h2mv_tf predict` wrote."
         ) from error
     profile = dataset.attrs.get(MARK)
     if profile not in get_args(Profile):
@@ -74,14 +91,18 @@ def load(path: str | Path) -> xr.Dataset:
             f"'{path}' has no predictions of h2mv_tf. Expected what `python -m h2mv_tf "
             "predict` or trainers/cross_validate.py writes."
         )
-    dataset = dataset.drop_vars(BOUNDS, errors="ignore")
-    dataset = dataset.set_coords([n for n in (AREA, ROLE) if n in dataset])
-    for stored, data in dict(dataset.data_vars).items():
+    arrays = {}
+    for stored, data in dataset.drop_vars([AREA, ROLE, BOUNDS]).data_vars.items():
         suffix = next((s for s in (SPREAD, QUANTILE) if stored.endswith(s)), "")
         name = _registered(stored.removesuffix(suffix), profile)
-        dataset = dataset.drop_vars(stored)
-        dataset[name + suffix] = _native(data, VARIABLES[name])
-    return dataset
+        arrays[name, suffix] = _native(data, VARIABLES[name])
+    places = list(VARIABLES)
+    order = sorted(arrays, key=lambda key: (places.index(key[0]), key[1]))
+    return xr.Dataset(
+        {name + suffix: arrays[name, suffix] for name, suffix in order},
+        {AREA: dataset[AREA].load(), ROLE: dataset[ROLE].load()},
+        dataset.attrs,
+    )
 
 
 def stored_name(name: str, profile: Profile) -> str:
@@ -164,11 +185,16 @@ def cell_area(land: xr.DataArray) -> xr.DataArray:
     return land.copy(data=area).rename(AREA).assign_attrs(attributes)
 
 
+def days_since_1970(time: pd.DatetimeIndex) -> np.ndarray:
+    """Times as `TIME` counts them."""
+    return time.values.astype("datetime64[D]").astype("int64")
+
+
 def time_bounds(time: pd.DatetimeIndex, monthly: bool) -> xr.DataArray:
-    """Begin and end of each step (time, bnds)."""
+    """Begin and end of each step (time, bnds), as `TIME` counts them."""
     step = pd.DateOffset(months=1) if monthly else pd.DateOffset(days=1)
-    values = np.stack([time.values, (time + step).values], axis=1)
-    return xr.DataArray(values, {"time": time}, ("time", "bnds"))
+    edges = np.stack([days_since_1970(time), days_since_1970(time + step)], axis=1)
+    return xr.DataArray(edges, dims=("time", "bnds"))
 
 
 def period(dataset: xr.Dataset) -> str:

@@ -168,7 +168,7 @@ class RunFolder:
         """Writes the configuration with what made the run."""
         provenance = config.Provenance(
             version=__version__,
-            commit=_git_commit(),
+            commit=git_commit(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         settings = settings.model_copy(update={"provenance": provenance})
@@ -182,6 +182,17 @@ class RunFolder:
     def load_json(self, file: Path) -> dict:
         """A JSON file of the run."""
         return json.loads(file.read_text(encoding="utf-8"))
+
+    def note_balance(self, predictions: Path, balance: Mapping) -> None:
+        """Notes in the metrics how well the water balance of predictions closes.
+
+        Args:
+            predictions: Where they are.
+            balance: Plain numbers.
+        """
+        metrics = self.load_json(self.metrics_file)
+        noted = {**metrics.get("predictions", {}), str(predictions): dict(balance)}
+        self.save_json(self.metrics_file, {**metrics, "predictions": noted})
 
     def save_best(self, model: "keras.Model") -> None:
         """Keeps the weights as the best so far."""
@@ -241,7 +252,7 @@ class RunFolder:
         return pd.read_csv(self.history_file)
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of the source tree; None where it is none."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

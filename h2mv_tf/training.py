@@ -27,10 +27,11 @@ from h2mv_tf.errors import UserError
 from h2mv_tf.export import export
 from h2mv_tf.inputs import Inputs
 from h2mv_tf.inputs import prepare as prepared
-from h2mv_tf.model import H2MV, Normalization
+from h2mv_tf.model import H2MV
 from h2mv_tf.objective import Constraint, Objective
 from h2mv_tf.run_folder import Progress, RunFolder
 from h2mv_tf.steps import Totals, Trainer
+from h2mv_tf.untrained import untrained_model
 from h2mv_tf.variables import VARIABLES
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,15 @@ def _fit(
     """Trains, keeps the best weights, evaluates and exports."""
     settings, started = config.training, time.perf_counter()
     with task.strategy.scope():
-        model = _model(config, task)
+        model = untrained_model(config, task.inputs.statistics)
+        optimizer = keras.optimizers.AdamW(
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            epsilon=EPSILON,
+        )
+        # Callbacks and checkpoints find the optimizer on the model.
+        model.compile(optimizer=optimizer, jit_compile=False)
+        optimizer.build(model.trainable_variables)
     trainer = Trainer(
         model,
         task.objective,
@@ -263,29 +272,6 @@ def _tell(task: Task) -> None:
             stream.windows.days,
             skipped,
         )
-
-
-def _model(config: Config, task: Task) -> H2MV:
-    """The untrained model, with its normalisation and optimizer."""
-    keras.utils.set_random_seed(config.training.seed)
-    statistics, settings = task.inputs.statistics, config.training
-    model = H2MV(
-        len(statistics.static), dtype=settings.precision, **config.model.model_dump()
-    )
-    forcing, static = (
-        np.array(list(moments.values())).T
-        for moments in (statistics.forcing, statistics.static)
-    )
-    model.set_normalization(Normalization(*forcing, *static))
-    optimizer = keras.optimizers.AdamW(
-        settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        epsilon=EPSILON,
-    )
-    # Callbacks and checkpoints find the optimizer on the model.
-    model.compile(optimizer=optimizer, jit_compile=False)
-    optimizer.build(model.trainable_variables)
-    return model
 
 
 def _train(

@@ -1,6 +1,11 @@
-"""Values of options that several verbs share."""
+"""Values of options, as users write them."""
+
+from typing import TYPE_CHECKING
 
 from h2mv_tf.errors import UserError
+
+if TYPE_CHECKING:
+    from h2mv_tf.data.writing import Shard
 
 LEAST_MEMORY = 50e6  # bytes
 
@@ -23,3 +28,23 @@ def size(text: str) -> float:
             "more, as 2GB."
         )
     return size
+
+
+def shard(text: str) -> "Shard":
+    """Which of several processes this is, of the words of --shard.
+
+    Raises:
+        UserError: They cannot be read.
+    """
+    from h2mv_tf.data.writing import Shard
+
+    index, _, count = text.partition("/")
+    try:
+        found = Shard(int(index), int(count))
+    except ValueError:
+        found = Shard(0, 0)
+    if not 1 <= found.index <= found.count:
+        raise UserError(
+            f"Cannot read --shard '{text}'. Expected i/n with i from 1 to n, as 1/4."
+        )
+    return found

@@ -80,7 +80,7 @@ class Check:
             found += _forcing(store, VARIABLES[name], summary)
             found += _observations(VARIABLES[name], summary)
             found += _units(store, VARIABLES[name], summary)
-        found += [*_static(survey), *_structure(survey)]
+        found += [*_static(store, survey.static), *_structure(survey)]
         return cls(
             store=str(store.path),
             rows=tuple(_rows(survey)),
@@ -177,10 +177,59 @@ def _units(store: Store, variable: Variable, summary: Summary) -> Iterator[Findi
         )
 
 
+def refuse_forcing(
+    store: Store, name: str, values: np.ndarray, cells: np.ndarray
+) -> None:
+    """Refuses forcing that is missing or out of bounds, before anything reads it.
+
+    Args:
+        store: Where it is from.
+        name: Its name in the registry.
+        values: (cells, days).
+        cells: Which land cells these are.
+
+    Raises:
+        UserError: It cannot be simulated with.
+    """
+    variable = VARIABLES[name]
+    summary = Summary.of(values, variable.bounds)
+    for finding in _unusable(store, variable, summary, cells):
+        raise UserError(f"Store '{store.path}': {finding}")
+
+
+def refuse_static(store: Store, static: np.ndarray) -> None:
+    """Refuses static inputs that are missing.
+
+    Args:
+        store: Where they are from.
+        static: (cells, static inputs).
+
+    Raises:
+        UserError: One is missing at a land cell.
+    """
+    for finding in _static(store, static):
+        if finding.serious:
+            raise UserError(f"Store '{store.path}': {finding}")
+
+
 def _forcing(store: Store, variable: Variable, summary: Summary) -> Iterator[Finding]:
     """Forcing is there, within bounds and not constant."""
     if variable.name not in FORCING:
         return
+    yield from _unusable(store, variable, summary, np.arange(len(summary.count)))
+    if _constant(summary):
+        yield Finding(
+            variable.name,
+            True,
+            f"{variable.label} is {summary.low[0]:g} everywhere on all days.",
+            "Weather changes: look where it comes from.",
+        )
+
+
+def _unusable(
+    store: Store, variable: Variable, summary: Summary, cells: np.ndarray
+) -> Iterator[Finding]:
+    """Forcing that is missing, or beyond what is possible."""
     (lacking,) = np.nonzero(summary.missing >= 0)
     if len(lacking):
         cell = lacking[0]
@@ -188,7 +237,7 @@ def _forcing(store: Store, variable: Variable, summary: Summary) -> Iterator[Fin
         yield Finding(
             variable.name,
             True,
-            f"{variable.label} is missing at {store.describe(cell)} on "
+            f"{variable.label} is missing at {store.describe(cells[cell])} on "
             f"{store.time[summary.missing[cell]]:%Y-%m-%d}, first of {total} missing "
             "values.",
             "Every land cell needs it: fill it, or set the cell's mask to 0.",
@@ -204,17 +253,10 @@ def _forcing(store: Store, variable: Variable, summary: Summary) -> Iterator[Fin
             variable.name,
             True,
             f"{variable.label} has to lie between {low:g} and {high:g}; found "
-            f"{summary.outsider[cell]:g} at {store.describe(cell)} on "
+            f"{summary.outsider[cell]:g} at {store.describe(cells[cell])} on "
             f"{store.time[summary.first_outside[cell]]:%Y-%m-%d}, first of "
             f"{int(summary.outside.sum())} values.",
             f"{hint} (`python -m h2mv_tf ingest` does it).",
-        )
-    if _constant(summary):
-        yield Finding(
-            variable.name,
-            True,
-            f"{variable.label} is {summary.low[0]:g} everywhere on all days.",
-            "Weather changes: look where it comes from.",
         )
 
 
@@ -260,10 +302,9 @@ def _observations(variable: Variable, summary: Summary) -> Iterator[Finding]:
         )
 
 
-def _static(survey: Survey) -> Iterator[Finding]:
+def _static(store: Store, static: np.ndarray) -> Iterator[Finding]:
     """Static inputs are there, and not constant."""
-    store = survey.store
-    names = zip(store.static_names, survey.static.T, strict=True)
+    names = zip(store.static_names, static.T, strict=True)
     for name, values in names:
         (lacking,) = np.nonzero(np.isnan(values))
         if len(lacking):

@@ -146,6 +146,14 @@ class Store:
         for name in FORCING:
             chunks = self.chunks(VARIABLES[name].group)
             sides = {dim: math.lcm(side, chunks[dim]) for dim, side in sides.items()}
+        return self.cut(sides)
+
+    def cut(self, sides: Mapping[str, int]) -> tuple[Block, ...]:
+        """The land, cut into rectangles, row by row; those without land are left out.
+
+        Args:
+            sides: Cells along each dimension of space.
+        """
         number = np.full(self.land.size, -1)
         number[self._land_index] = np.arange(len(self._land_index))
         number = number.reshape(self.land.shape)

@@ -46,6 +46,16 @@ class Statistics:
             for part in ("forcing", "static", "constraints")
         }
 
+    @classmethod
+    def from_dict(cls, parts: Mapping[str, Mapping]) -> "Statistics":
+        """The inverse of `to_dict`."""
+        return cls(
+            **{
+                part: {name: Moments(**moments) for name, moments in values.items()}
+                for part, values in parts.items()
+            }
+        )
+
 
 class Summary(NamedTuple):
     """A variable at each cell; every field is (cells,)."""

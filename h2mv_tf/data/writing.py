@@ -51,6 +51,47 @@ class Shard(NamedTuple):
 ALONE = Shard(1, 1)
 
 
+class Arrays:
+    """The arrays of a store that is being written, for whoever has values for them.
+
+    Args:
+        store: Where the store grows.
+    """
+
+    def __init__(self, store: Path):
+        self.store = store
+        self._opened: dict[Path, tensorstore.TensorStore] = {}
+
+    def begin(
+        self,
+        group: str,
+        values: np.ndarray,
+        region: Sequence[slice] = (),
+        name: str = "data",
+        dims: Sequence[int] | None = None,
+    ) -> Callable[[], None]:
+        """Begins to write values, which may not change until it is done.
+
+        Args:
+            group: Group of the store.
+            values: Of the region's shape, but for `dims`.
+            region: Where to, a slice for each dimension; everywhere by default.
+                Two calls must not meet in one chunk.
+            name: Name of the array in its group.
+            dims: Which of the array's dimensions each of the values' is.
+
+        Returns:
+            Waits until they are written.
+        """
+        path = self.store / group / name
+        if path not in self._opened:
+            self._opened[path] = open_array(path, write=True)
+        target = self._opened[path][tuple(region) or ...]
+        if dims is not None:
+            target = target.transpose(list(dims))
+        return target.write(np.asarray(values)).result
+
+
 class Writer:
     """Writes the arrays of a store; made by `writing`.
 
@@ -76,7 +117,7 @@ class Writer:
         self._journals = folder / JOURNALS
         self._journal = self._journals / f"{shard.index}.txt"
         self._done = self._noted()
-        self._arrays: dict[Path, tensorstore.TensorStore] = {}
+        self.arrays = Arrays(self.store)
 
     def declare(self, group: str, template: xr.DataArray | xr.Dataset) -> None:
         """Makes the arrays of a group without values: missing, or zero for integers.
@@ -127,35 +168,7 @@ class Writer:
                 Two calls must not meet in one chunk.
             name: Name of the array in its group.
         """
-        self.begin(group, values, region, name)()
-
-    def begin(
-        self,
-        group: str,
-        values: np.ndarray,
-        region: Sequence[slice] = (),
-        name: str = "data",
-        dims: Sequence[int] | None = None,
-    ) -> Callable[[], None]:
-        """Begins to write values into an array, which may not change until it is done.
-
-        Args:
-            group: As of `put`.
-            values: As of `put`, but for `dims`.
-            region: As of `put`.
-            name: As of `put`.
-            dims: Which of the array's dimensions each of the values' is.
-
-        Returns:
-            Waits until they are written.
-        """
-        path = self.store / group / name
-        if path not in self._arrays:
-            self._arrays[path] = open_array(path, write=True)
-        target = self._arrays[path][tuple(region) or ...]
-        if dims is not None:
-            target = target.transpose(list(dims))
-        return target.write(np.asarray(values)).result
+        self.arrays.begin(group, values, region, name)()
 
     def holds(self, key: Sequence) -> bool:
         """Whether the part of this key was written, by this call or one before."""

@@ -1,0 +1,138 @@
+"""`python -m h2mv_tf predict`: what a trained model says of every cell and day."""
+
+from pathlib import Path
+
+import click
+
+from h2mv_tf import console
+from h2mv_tf.commands import options
+from h2mv_tf.errors import UserError
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="STORE",
+    help="Store of weather and static inputs; that of the training by default.",
+)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="What to make; must not exist. RUN/predictions.zarr by default.",
+)
+@click.option(
+    "--variables",
+    metavar="NAMES",
+    help="As runoff,swe; all by default. The water balance is always there.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["native", "cf"]),
+    default="native",
+    show_default=True,
+    help="Names and units of this package, or of CMIP.",
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["zarr", "netcdf"]),
+    help="By default netcdf where OUT ends with .nc, or else zarr.",
+)
+@click.option("--monthly", is_flag=True, help="Means of months instead of days.")
+@click.option(
+    "--spin-up",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="PASSES",
+    help="Passes over the series that bring the stores into motion.",
+)
+@click.option(
+    "--memory",
+    default="2GB",
+    show_default=True,
+    metavar="SIZE",
+    help="Limit of the values in hand.",
+)
+@click.option(
+    "--shard",
+    metavar="i/n",
+    help="Do this part of the work, as 1/4; n processes make one store.",
+)
+@click.option(
+    "--dask",
+    "cluster",
+    metavar="ADDRESS",
+    help="Hand the work to a dask cluster, as tcp://head:8786.",
+)
+def command(
+    run: Path,
+    data: Path | None,
+    to: Path | None,
+    variables: str | None,
+    profile: str,
+    file_format: str | None,
+    monthly: bool,
+    spin_up: int,
+    memory: str,
+    shard: str | None,
+    cluster: str | None,
+) -> None:
+    """Simulates every cell of a store with the trained model of a run folder.
+
+    The store needs no observations, and may be of another period or place. An
+    interrupted call is continued by the same one.
+    """
+    to = to or run / "predictions.zarr"
+    with console.command(interrupted=f"Interrupted. The same call goes on with {to}."):
+        from h2mv_tf import startup
+        from h2mv_tf.data.writing import ALONE
+
+        part = ALONE if shard is None else options.shard(shard)
+        size = options.size(memory)
+        netcdf = to.suffix == ".nc" if file_format is None else file_format == "netcdf"
+        if shard is not None and cluster is not None:
+            raise UserError(
+                "Give --shard or --dask, not both: dask deals out the work."
+            )
+        startup.import_tensorflow()
+        from h2mv_tf import inference
+        from h2mv_tf.run_folder import RunFolder
+        from h2mv_tf.trained import Trained
+
+        folder = RunFolder(run)
+        trained = Trained.of(folder)
+        store = trained.open_store(data)
+        with console.progress("simulating") as progress:
+            balance = inference.predict(
+                trained,
+                store,
+                to,
+                variables=None if variables is None else variables.split(","),
+                profile=profile,
+                netcdf=to.suffix == ".nc"
+                if file_format is None
+                else file_format == "netcdf",
+                monthly=monthly,
+                spin_up=spin_up,
+                memory=size,
+                shard=part,
+                cluster=cluster,
+                progress=progress,
+            )
+        if balance is None:
+            console.console.print(
+                f"Part {shard} is done; {to} appears as soon as all parts are.",
+                markup=False,
+            )
+            return
+        folder.note_balance(to, balance._asdict())
+        console.console.print(
+            f"{to}\n"
+            f"Water balance: at most {balance.largest_residual:.1e} mm on a day, "
+            f"{balance.largest_closure:.1e} mm over {balance.days} days.",
+            markup=False,
+        )

@@ -1,0 +1,276 @@
+"""What is done for the cells of one block, by one task of dask.
+
+Space is cut into blocks of whole chunks. A task reads one variable after the other, so
+that it holds a few series of its cells at a time, however many variables there are.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from h2mv_tf.data.writing import blocks
+from h2mv_tf.evaluation import emergent, regions, scales
+from h2mv_tf.evaluation.balance import Balance
+from h2mv_tf.evaluation.baselines import SeasonalCycle, predicted, seasonal_cycle
+from h2mv_tf.evaluation.scoring import group_sums, scored
+from h2mv_tf.variables import ANOMALIES
+
+CELLS = 500  # of a block, about; a task holds some 15 series of each
+H2MV, UNTRAINED, SEASONAL = "h2mv", "untrained", "mean seasonal cycle"
+MODELS = (H2MV, UNTRAINED, SEASONAL)
+SIMULATED, TRUE = "simulation", "truth"
+# Beyond it an observation of satellites says no more than "deep"; as the objective.
+SATURATING = ("swe",)
+
+
+class Block(NamedTuple):
+    """Cells that one task works on."""
+
+    region: tuple[slice, ...]  # of the dims of space
+    place: np.ndarray  # where in it land is, row by row
+    cells: np.ndarray  # which land cells these are
+
+
+class Survey(NamedTuple):
+    """What has to be known of all blocks before one can be scored."""
+
+    climate: np.ndarray  # number of the region of each cell
+    cycles: dict[str, SeasonalCycle]  # by constraint, each (region, slot)
+
+
+class Part(NamedTuple):
+    """What a block contributes."""
+
+    scores: dict[tuple, np.ndarray]  # (scale, metric, cell), by (against, model, name)
+    counts: dict[tuple, np.ndarray]  # (scale, cell), by the same
+    sums: dict[tuple, dict[str, xr.DataArray]]  # of `group_sums`, by the same
+    emergent: dict[str, np.ndarray]  # (quantity, cell), of simulation and truth
+    amounts: dict[str, dict[str, np.ndarray]]  # (group, 1) or (group, time), of each
+    means: dict[str, dict[str, np.ndarray]]  # (cell,), time means of variables
+    balance: tuple[np.ndarray, np.ndarray] | None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The data sets of an evaluation, of which blocks are read.
+
+    Attributes:
+        space: Dimensions of space.
+        predictions: Of the model.
+        untrained: Of the untrained model, or None.
+        observed: Observations by constraint.
+        truth: Hidden truth by name, of the steps that the predictions cover.
+        parameters: Hidden truth that has no time.
+        forcing: Net radiation, precipitation and air temperature.
+        saturation: Beyond which snow is only deep [mm].
+    """
+
+    space: tuple[str, ...]
+    predictions: xr.Dataset
+    untrained: xr.Dataset | None
+    observed: Mapping[str, xr.DataArray]
+    truth: Mapping[str, xr.DataArray]
+    parameters: Mapping[str, xr.DataArray]
+    forcing: Mapping[str, xr.DataArray]
+    saturation: float | None
+
+    def read(self, data: xr.DataArray, block: Block) -> xr.DataArray:
+        """The cells of a block (cell, time) or (cell,) in double precision."""
+        region = dict(zip(self.space, block.region, strict=True))
+        data = data.isel(region).transpose(..., *self.space)
+        # By this task alone: it runs in a thread or process of a scheduler already.
+        values = data.variable.compute(scheduler="synchronous").values
+        values = values.reshape(*values.shape[: -len(self.space)], -1)[..., block.place]
+        values = np.ascontiguousarray(values.T, "float64")
+        values[np.isinf(values)] = np.nan
+        time = {"time": data.time.values} if "time" in data.dims else {}
+        return xr.DataArray(values, time, ("cell", "time")[: values.ndim])
+
+    def survey(
+        self,
+        block: Block,
+        climate: np.ndarray | None,
+        codes: np.ndarray,
+        area: np.ndarray,
+    ) -> Survey:
+        """Regions of the cells, and the seasonal cycle of those that train.
+
+        Args:
+            block: The block.
+            climate: Number of each cell's region (cell,), where it is known.
+            codes: All numbers of regions.
+            area: Of the training cells, 0 elsewhere (cell,).
+        """
+        if climate is None:
+            climatology = (
+                self.read(self.forcing[name], block).groupby("time.month").mean()
+                for name in ("air_temperature", "precipitation")
+            )
+            climate = regions.climates(*climatology).values
+        weights = area * (climate == codes[:, None])
+        cycles = {}
+        if area.any():
+            for name, data in self.observed.items():
+                cycles[name] = seasonal_cycle(
+                    self.read(data, block), weights, anomalies=name in ANOMALIES
+                )
+        return Survey(climate, cycles)
+
+    def part(
+        self,
+        block: Block,
+        region: np.ndarray,
+        weights: np.ndarray,
+        cycles: Mapping[str, np.ndarray],
+    ) -> Part:
+        """Everything that is worked out cell by cell.
+
+        Args:
+            block: The block.
+            region: Place of each cell's region in `cycles` (cell,).
+            weights: Area of each cell in its group (group, cell).
+            cycles: Mean seasonal cycle by constraint (region, slot).
+        """
+        part = Part({}, {}, {}, {}, {}, {SIMULATED: {}, TRUE: {}}, None)
+        budgets = {SIMULATED: _Budget(), TRUE: _Budget()}
+        balance = Balance(self.predictions.time)
+        for name in self._names():
+            prediction = self.read(self.predictions[name], block)
+            balance.add(name, prediction.values)
+            budgets[SIMULATED].add(name, prediction)
+            if name in self.observed:
+                self._observed(part, block, name, prediction, region, weights, cycles)
+            if name in self.truth:
+                truth = self.read(self.truth[name], block)
+                budgets[TRUE].add(name, truth)
+                pairs = scales.base_pairs(prediction, truth)
+                _add(part, ("truth", H2MV, name), pairs, weights)
+                _add_means(part, name, *pairs["monthly"])
+        for name, data in self.parameters.items():
+            of_both = self.predictions[name], data
+            _add_means(part, name, *(self.read(array, block) for array in of_both))
+        self._emergent(part, block, budgets, weights)
+        return part._replace(balance=balance.result())
+
+    def _names(self) -> list[str]:
+        """Series that anything asks for, each read once."""
+        needed = {*self.observed, *self.truth, *emergent.FLUXES, *emergent.STORES}
+        return [n for n in self.predictions.data_vars if n in needed]
+
+    def _observed(self, part, block, name, prediction, region, weights, cycles) -> None:
+        observation = self.read(self.observed[name], block)
+        # All models on the same steps: those that the predictions have.
+        observation = observation.where(prediction.notnull().any("time"))
+        anomalies = name in ANOMALIES
+        series = {H2MV: prediction}
+        if self.untrained is not None:
+            series[UNTRAINED] = self.read(self.untrained[name], block)
+        if name in cycles:
+            steps = scales.compared_steps(prediction.time, observation.time)
+            series[SEASONAL] = predicted(cycles[name], region, steps)
+        for model, values in series.items():
+            pairs = scales.base_pairs(
+                values,
+                observation,
+                anomalies=anomalies,
+                saturation=self.saturation if name in SATURATING else None,
+            )
+            key = ("observations", model, name)
+            _add(part, key, pairs, weights, anomalies=anomalies)
+
+    def _emergent(self, part, block, budgets, weights) -> None:
+        energy = emergent.available_energy(
+            self.read(self.forcing["net_radiation"], block)
+        )
+        for of, budget in budgets.items():
+            if budget.time is None:
+                continue
+            steps = scales.covered(energy.time, budget.time)
+            if steps.any():
+                covered = energy.isel(time=steps)
+                budget.amounts[emergent.ENERGY] = emergent.amount(covered)
+            found = emergent.quantities(budget.amounts, budget.stores)
+            part.emergent[of] = _on_cells(found, len(block.cells))
+            part.amounts[of] = budget.sums(weights)
+
+
+class _Budget:
+    """Amounts and stores of the cells of a block."""
+
+    def __init__(self):
+        self.amounts: dict[str, xr.DataArray] = {}
+        self.stores: dict[str, xr.DataArray] = {}
+        self.time: xr.DataArray | None = None
+
+    def add(self, name: str, series: xr.DataArray) -> None:
+        if name in emergent.FLUXES:
+            self.amounts[name] = emergent.amount(series)
+            self.time = series.time
+        if name in emergent.STORES:
+            months = scales.whole_months(series.time)
+            self.stores[name] = scales.monthly_means(series, months)
+            self.time = series.time
+
+    def sums(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Area-weighted sums by name, of the cells in which no variable has a gap."""
+        arrays = {n: a.values[:, None] for n, a in self.amounts.items()}
+        arrays |= {n: a.values for n, a in self.stores.items()}
+        sound = np.all([np.isfinite(a).all(axis=1) for a in arrays.values()], axis=0)
+        weights = np.where(sound, weights, 0)
+        return {n: weights @ np.where(sound[:, None], a, 0) for n, a in arrays.items()}
+
+
+def cut(
+    land: xr.DataArray, tiles: list[Mapping[str, int]], *, cells: int = CELLS
+) -> list[Block]:
+    """Cuts the land into blocks of whole chunks, row by row.
+
+    Args:
+        land: Land mask, on the dims of space.
+        tiles: Sides of the chunks of the data sets, the one that is read most first:
+            its chunks are kept whole, and the others' where that is not too much.
+        cells: Of a block, about.
+    """
+    sides = {dim: min(tiles[0][dim], size) for dim, size in land.sizes.items()}
+    for tile in tiles[1:]:
+        both = {
+            dim: min(math.lcm(side, tile[dim]), land.sizes[dim])
+            for dim, side in sides.items()
+        }
+        if math.prod(both.values()) <= 2 * cells:
+            sides = both
+    if math.prod(sides.values()) > 8 * cells:  # no chunk that fits memory
+        side = max(int(cells ** (1 / len(sides))), 1)
+        sides = {dim: min(side, size) for dim, size in sides.items()}
+    repeat = (cells / math.prod(sides.values())) ** (1 / len(sides))
+    sides = {dim: side * max(round(repeat), 1) for dim, side in sides.items()}
+    number = np.full(land.size, -1)
+    number[np.flatnonzero(land.values)] = np.arange(int(land.sum()))
+    number = number.reshape(land.shape)
+    found = []
+    for region in blocks(land.sizes, sides):
+        inside = number[region].ravel()
+        (place,) = np.nonzero(inside >= 0)
+        if len(place):
+            found.append(Block(region, place, inside[place]))
+    return found
+
+
+def _add(part: Part, key: tuple, pairs, weights, *, anomalies: bool = False) -> None:
+    part.scores[key], part.counts[key] = scored(pairs, anomalies=anomalies)
+    part.sums[key] = group_sums(pairs, weights)
+
+
+def _add_means(part: Part, name: str, *arrays: xr.DataArray) -> None:
+    for of, array in zip((SIMULATED, TRUE), arrays, strict=True):
+        array = array.mean("time") if "time" in array.dims else array
+        part.means[of][name] = array.values
+
+
+def _on_cells(found: xr.DataArray, cells: int) -> np.ndarray:
+    """(quantity, cell), also where no variable was there."""
+    return np.broadcast_to(found.values.reshape(found.shape[0], -1), (len(found), cells))

@@ -1,0 +1,152 @@
+"""What a run folder, or that of a cross-validation, holds to draw."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from h2mv_tf import predictions
+from h2mv_tf.data.store import Store
+from h2mv_tf.errors import UserError
+
+ENSEMBLE, PREDICTIONS = "ensemble", "predictions"
+SUFFIXES = (".zarr", ".nc")
+FOLDS = "fold-*"
+HISTORY = "history.csv"
+SCORES = "scores.nc"
+EQUIFINALITY = Path("equifinality", "equifinality.nc")
+
+
+class Missing(Exception):  # noqa: N818  no error: there is less to draw
+    """Why a figure cannot be drawn, in words."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of results, each of which is read when it is asked for.
+
+    Attributes:
+        path: The folder.
+        opened: The store; None for the one that the predictions name.
+    """
+
+    path: Path
+    opened: Store | None = None
+
+    def require(self) -> None:
+        """Raises a UserError where there is no folder, or nothing in it to draw."""
+        if not self.path.is_dir():
+            raise UserError(
+                f"There is no folder '{self.path}'. Expected that of a run or of a "
+                "cross-validation, as trainers/train.py makes it."
+            )
+        if not (self.histories or self._file or self._equifinality.is_file()):
+            raise UserError(
+                f"There is nothing to draw in '{self.path}'. Expected history.csv, "
+                "predictions.zarr, ensemble.zarr or folders fold-01, fold-02, ... of a "
+                "training."
+            )
+
+    @cached_property
+    def folds(self) -> tuple[Path, ...]:
+        """The run folders of a cross-validation; none where it is a run itself."""
+        return tuple(sorted(p for p in self.path.glob(FOLDS) if p.is_dir()))
+
+    @cached_property
+    def histories(self) -> dict[str, pd.DataFrame]:
+        """The history of the run or of each fold, as far as there is one."""
+        files = [folder / HISTORY for folder in (self.path, *self.folds)]
+        return {
+            file.parent.name.replace("-", " "): pd.read_csv(file)
+            for file in files
+            if file.is_file()
+        }
+
+    @cached_property
+    def predictions(self) -> xr.Dataset:
+        """The predictions of the run, or of the ensemble.
+
+        Raises:
+            Missing: There are none.
+        """
+        if self._file is None:
+            verb = "trainers/cross_validate.py" if self.folds else "-m h2mv_tf predict"
+            raise Missing(f"there are no predictions; python {verb} makes them.")
+        return predictions.load(self._file)
+
+    @cached_property
+    def members(self) -> tuple[xr.Dataset, ...]:
+        """The predictions of each fold of a cross-validation."""
+        files = [_found(folder, PREDICTIONS) for folder in self.folds]
+        return tuple(predictions.load(file) for file in files if file)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store that is predicted.
+
+        Raises:
+            Missing: It is not known, or no longer where it was.
+            UserError: It is another one.
+        """
+        if self.opened is None:
+            path = self.predictions.attrs.get("store")
+            if not path or not Path(path).is_dir():
+                raise Missing(
+                    f"their store '{path}' is not there; --data STORE tells where "
+                    "the observations are."
+                )
+            store = Store.open(path)
+        else:
+            store = self.opened
+        predicted = {d: self.predictions.sizes[d] for d in store.land.dims}
+        if predicted != dict(store.land.sizes):
+            raise UserError(
+                f"Store '{store.path}' has other cells than the predictions in "
+                f"'{self.path}': {dict(store.land.sizes)} and {predicted}. Give the "
+                "store that was predicted with --data."
+            )
+        return store
+
+    @cached_property
+    def scores(self) -> xr.Dataset:
+        """The evaluation.
+
+        Raises:
+            Missing: There is none.
+        """
+        name = ENSEMBLE if self.folds else PREDICTIONS
+        file = (self._file or self.path / f"{name}.zarr").with_suffix(".evaluation")
+        if not (file / SCORES).is_file():
+            raise Missing(
+                "there is no evaluation; python -m h2mv_tf evaluate makes it."
+            )
+        return xr.open_dataset(file / SCORES).load()
+
+    @cached_property
+    def equifinality(self) -> xr.Dataset:
+        """How the folds differ.
+
+        Raises:
+            Missing: It has not been worked out, or there are no folds.
+        """
+        if not self._equifinality.is_file():
+            raise Missing(
+                "the folds have not been compared; python -m h2mv_tf equifinality "
+                "does it."
+            )
+        return xr.open_dataset(self._equifinality).load()
+
+    @property
+    def _equifinality(self) -> Path:
+        return self.path / EQUIFINALITY
+
+    @cached_property
+    def _file(self) -> Path | None:
+        return _found(self.path, ENSEMBLE) or _found(self.path, PREDICTIONS)
+
+
+def _found(folder: Path, name: str) -> Path | None:
+    files = (folder / f"{name}{suffix}" for suffix in SUFFIXES)
+    return next((file for file in files if file.exists()), None)

@@ -1,0 +1,37 @@
+"""Figures for print: tables and arrays in, matplotlib figures out.
+
+    plots.density_scatter({"runoff": Points(observed, simulated)}).savefig("q.pdf")
+
+Nothing here reads a file or knows a model; `h2mv_tf.figures` draws what a folder has.
+"""
+
+from h2mv_tf.plots.equifinality import decomposition, spread_maps
+from h2mv_tf.plots.maps import Field, mean_fields, score_fields, score_maps
+from h2mv_tf.plots.maps import maps as fields
+from h2mv_tf.plots.scatter import Points, density_scatter
+from h2mv_tf.plots.series import interannual, seasonal_cycles
+from h2mv_tf.plots.skill import skill
+from h2mv_tf.plots.storage import tws_composition
+from h2mv_tf.plots.story import story
+from h2mv_tf.plots.training import fold_losses, folds_map, loss_curves, roles_map
+
+__all__ = [
+    "Field",
+    "Points",
+    "decomposition",
+    "density_scatter",
+    "fields",
+    "fold_losses",
+    "folds_map",
+    "interannual",
+    "loss_curves",
+    "mean_fields",
+    "roles_map",
+    "score_fields",
+    "score_maps",
+    "seasonal_cycles",
+    "skill",
+    "spread_maps",
+    "story",
+    "tws_composition",
+]

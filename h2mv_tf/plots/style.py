@@ -1,0 +1,305 @@
+"""The look of every figure: sizes, words, colours, colour maps and their limits.
+
+Made for print: 180 mm over two columns, no text below 7 pt, colours that colour-blind
+readers tell apart (Okabe and Ito, 2008; scientific colour maps of Crameri et al., 2020,
+doi 10.1038/s41467-020-19160-7).
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import cmcrameri.cm as scientific
+import matplotlib as mpl
+import matplotlib.dates as mdates
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
+from matplotlib.figure import Figure
+
+from h2mv_tf.variables import VARIABLES
+
+MM = 1 / 25.4  # inches
+WIDTH, COLUMN, TALLEST = 180.0, 88.0, 235.0  # mm, of a page, its column, its height
+DPI = 200
+SMALL, TEXT, TITLE = 7.0, 7.5, 8.0  # points
+BLACK, GREY, SEA = "0.0", "0.45", "0.92"
+# Okabe and Ito (2008).
+BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
+ORANGE, RED, PINK, YELLOW = "#E69F00", "#D55E00", "#CC79A7", "#F0E442"
+OBSERVED, SIMULATED = BLACK, BLUE
+# The parts that storage, evapotranspiration and runoff are stacked of.
+PARTS = {
+    "swe": SKY,
+    "soil_moisture": ORANGE,
+    "groundwater": BLUE,
+    "transpiration": GREEN,
+    "soil_evaporation": ORANGE,
+    "interception_evaporation": SKY,
+    "baseflow": BLUE,
+    "surface_runoff": ORANGE,
+    "rainfall": BLUE,
+    "snowfall": SKY,
+}
+# Names that are not written like words.
+ACRONYMS = {"swe": "SWE", "tws": "TWS", "fapar": "fAPAR"}
+
+PARAMETERS = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.size": TEXT,
+    "axes.titlesize": TITLE,
+    "axes.labelsize": TEXT,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.titlesize": TITLE,
+    "legend.fontsize": SMALL,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "lines.linewidth": 1.0,
+    "hatch.linewidth": 0.4,
+    "mathtext.default": "regular",
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.dpi": DPI,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+}
+
+
+class Look(NamedTuple):
+    """How values turn into colours.
+
+    Attributes:
+        colormap: The colour map.
+        low: Value of its first colour.
+        high: Value of its last one.
+        extend: The ends beyond which there are values, as a colour bar has it.
+    """
+
+    colormap: Colormap
+    low: float
+    high: float
+    extend: str
+
+
+def journal(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draws a figure in the style of this module."""
+
+    @functools.wraps(draw)
+    def styled(*args, **kwargs) -> Figure:
+        with mpl.rc_context(PARAMETERS):
+            figure = draw(*args, **kwargs)
+        # Ticks are made as the figure is saved, and would look as is usual then.
+        for axis in figure.axes:
+            axis.tick_params(labelsize=SMALL, width=0.6, length=2.5, pad=2)
+        return figure
+
+    return styled
+
+
+def panels(
+    rows: int,
+    columns: int,
+    *,
+    height: float,
+    width: float = WIDTH,
+    **options,
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes (rows, columns).
+
+    Args:
+        rows: Number of rows.
+        columns: Number of columns.
+        height: Of the figure [mm].
+        width: Of the figure [mm].
+        options: Of `Figure.subplots`.
+    """
+    size = (width * MM, min(height, TALLEST) * MM)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def headed(axis: Axes, number: int, title: str = "") -> None:
+    """Writes the letter of a panel, from 0, and its title above it."""
+    letter = chr(ord("a") + number % 26) * (number // 26 + 1)
+    axis.set_title(f"({letter}) {title}".rstrip(), loc="left", pad=3)
+
+
+def save(figure: Figure, file: Path) -> Path:
+    """Writes a figure; an older one of the same name goes only when it is done."""
+    partial = file.with_name(f".{file.name}")
+    suffix = file.suffix.removeprefix(".")
+    # The same figure gives the same bytes.
+    metadata = {"CreationDate": None} if suffix == "pdf" else None
+    with mpl.rc_context(PARAMETERS):
+        figure.savefig(partial, format=suffix, dpi=DPI, metadata=metadata)
+    return partial.replace(file)
+
+
+def units(cf: str) -> str:
+    """Units of the CF conventions as a journal prints them.
+
+    >>> units("mm d-1")
+    'mm d⁻¹'
+    """
+    if cf == "1":
+        return "–"  # noqa: RUF001  the sign for no dimension
+    cf = cf.replace("degC", "°C")
+    digits = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return re.sub(r"(?<=[A-Za-z])-?\d+", lambda m: m[0].translate(digits), cf)
+
+
+def title(name: str) -> str:
+    """The name of a variable as a heading: words, or what they are short for."""
+    return ACRONYMS.get(name, name.replace("_", " ").capitalize())
+
+
+def symbol(name: str) -> str:
+    """The symbol of a variable, with its index set low; its title if it has none."""
+    base, _, index = VARIABLES[name].symbol.partition("_")
+    if not base:
+        return title(name)
+    return f"${base}_{{{index}}}$" if index else base
+
+
+def label(name: str, words: str | None = None) -> str:
+    """What stands at the axis of a variable, with the units of the registry.
+
+    Args:
+        name: Its name in the registry.
+        words: In place of its title.
+    """
+    words = title(name) if words is None else words
+    return f"{words} [{units(VARIABLES[name].units)}]".strip()
+
+
+_WATER, _SNOW, _PLANTS = scientific.lapaz_r, scientific.oslo_r, scientific.bamako_r
+_EVAPORATION, _SOIL, _ERROR = (
+    scientific.navia_r,
+    scientific.bilbao_r,
+    scientific.lajolla_r,
+)
+_DRY_WET, _PINK_GREEN = scientific.vik_r, scientific.bam  # little: red, pink
+COLORMAPS = {
+    "swe": _SNOW,
+    "snowfall": _SNOW,
+    "snowmelt": _SNOW,
+    "fapar": _PLANTS,
+    "transpiration": _PLANTS,
+    "transpiration_fraction": _PLANTS,
+    "evapotranspiration": _EVAPORATION,
+    "soil_evaporation": _EVAPORATION,
+    "interception_evaporation": _EVAPORATION,
+    "evaporative_fraction": _EVAPORATION,
+    "soil_water_capacity": _SOIL,
+}
+
+
+def quantity(name: str, values: np.ndarray) -> Look:
+    """The look of a variable, or of a ratio, itself.
+
+    From zero where it is never negative and comes near it; shares from 0 to 1.
+
+    Args:
+        name: Its name.
+        values: The values that are drawn; NaN is none.
+    """
+    colormap = _shortened(COLORMAPS.get(name, _WATER))
+    bounds = VARIABLES[name].bounds if name in VARIABLES else (0.0, 1.0)
+    if bounds == (0.0, 1.0):
+        return Look(colormap, 0.0, 1.0, _extend(values, 0.0, 1.0))
+    low, high = robust(values)
+    if low >= 0 and low < 0.3 * high:
+        low = 0.0
+    return Look(colormap, low, high, _extend(values, low, high))
+
+
+def spread(values: np.ndarray) -> Look:
+    """The look of an error, a deviation, or another length: from zero up."""
+    high = max(robust(values)[1], 0.0) or 1.0
+    return Look(_shortened(_ERROR), 0.0, high, _extend(values, 0.0, high))
+
+
+def bias(name: str, values: np.ndarray, centre: float = 0.0) -> Look:
+    """The look of a difference, or of a ratio: the same to both sides of a centre.
+
+    Args:
+        name: Variable that differs; more of it is blue, of plants green.
+        values: The values that are drawn.
+        centre: Where there is no difference.
+    """
+    colormap = _PINK_GREEN if COLORMAPS.get(name) is _PLANTS else _DRY_WET
+    reach = np.abs(np.subtract(robust(values), centre)).max() or 1.0
+    low, high = centre - reach, centre + reach
+    return Look(colormap, low, high, _extend(values, low, high))
+
+
+def skill(values: np.ndarray, low: float = -0.5) -> Look:
+    """The look of a score of which 1 is perfect: always the same, down to `low`."""
+    return Look(scientific.batlow, low, 1.0, _extend(values, low, 1.0))
+
+
+def robust(values: np.ndarray, share: float = 0.02) -> tuple[float, float]:
+    """Limits that leave out a share of the values at either end."""
+    values = np.asarray(values)[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.quantile(values, [share, 1 - share]))
+    if low == high:  # one value, in the middle
+        reach = 0.1 * abs(low) or 1.0
+        low, high = low - reach, high + reach
+    return low, high
+
+
+def shades(colormap: Colormap, count: int) -> list:
+    """So many colours of a colour map, from end to end."""
+    return [colormap(x) for x in np.linspace(0.05, 0.95, count)]
+
+
+def flat(color) -> Colormap:
+    """A colour map of one colour."""
+    return ListedColormap([color])
+
+
+def months(axis: Axes) -> None:
+    """The letters of the months below an axis from 1 to 12."""
+    axis.set_xlim(0.5, 12.5)
+    axis.set_xticks(range(1, 13), list("JFMAMJJASOND"))
+
+
+def years(axis: Axes, time: np.ndarray) -> None:
+    """A few years below an axis of time, all of it shown."""
+    locator = mdates.AutoDateLocator(minticks=2, maxticks=4)
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(mdates.DateFormatter("%Y"))
+    axis.set_xlim(time[0], time[-1] + np.timedelta64(31, "D"))
+
+
+def sided(values: Iterable[float], margin: float = 0.05) -> tuple[float, float]:
+    """Limits of an axis around values, with a margin."""
+    low, high = np.nanmin(list(values)), np.nanmax(list(values))
+    reach = (high - low or 1.0) * margin
+    return low - reach, high + reach
+
+
+def _extend(values: np.ndarray, low: float, high: float) -> str:
+    """The ends of a colour bar beyond which there are values."""
+    values = np.asarray(values)[np.isfinite(values)]
+    # Rounding is not beyond.
+    margin = 1e-6 * (high - low)
+    below, above = (values < low - margin).any(), (values > high + margin).any()
+    return {
+        (False, False): "neither",
+        (True, False): "min",
+        (False, True): "max",
+        (True, True): "both",
+    }[bool(below), bool(above)]
+
+
+def _shortened(colormap: Colormap) -> Colormap:
+    """Without its lightest and darkest, which are hard to tell from sea and lines."""
+    colors = colormap(np.linspace(0.06, 0.92, 256))
+    return LinearSegmentedColormap.from_list(f"{colormap.name} shortened", colors)

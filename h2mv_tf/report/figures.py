@@ -1,0 +1,64 @@
+"""Figures of a folder, and what each of them shows."""
+
+import base64
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from h2mv_tf.errors import UserError
+from h2mv_tf.report.parts import Figure, title
+
+# A figure of matplotlib is made for print; on a screen it is shown a little larger.
+PIXELS_PER_INCH = 110
+SCREEN = 96  # pixels per inch of a file that does not say
+
+# Name of the file -> what it shows.
+CAPTIONS = {
+    "loss_curves": "Loss and its terms in training and validation against the epoch; "
+    "the grey line marks the best epoch.",
+    "roles": "Cells that train, validate and test.",
+}
+
+
+def embed(folder: Path, only: Iterable[str] = (), without: Iterable[str] = ()) -> tuple:
+    """The figures of a folder, in the order of `CAPTIONS` and then by name.
+
+    Args:
+        folder: Where the PNG files are.
+        only: Names of the figures that are wanted; all of them by default.
+        without: Names of those that are not.
+
+    Raises:
+        UserError: A file is no picture.
+    """
+    order = list(CAPTIONS)
+    files = {
+        file.stem: file
+        for file in sorted(folder.glob("*.png"))
+        if file.stem not in without and (not only or file.stem in only)
+    }
+    names = [name for name in order if name in files]
+    names += [name for name in files if name not in order]
+    return tuple(_figure(files[name]) for name in names)
+
+
+def caption(name: str) -> str:
+    """What a figure shows, as far as its name tells."""
+    words = title(name)
+    return CAPTIONS.get(name, f"{words[:1].upper()}{words[1:]}.")
+
+
+def _figure(file: Path) -> Figure:
+    try:
+        with Image.open(file) as image:
+            image.verify()
+            size, (dpi, _) = image.size, image.info.get("dpi", (SCREEN, SCREEN))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise UserError(
+            f"Figure '{file}' is no picture: {error}. Remove it, or draw it again with: "
+            f"python -m h2mv_tf plot {file.parent.parent}"
+        ) from error
+    width, height = (round(side / dpi * PIXELS_PER_INCH) for side in size)
+    data = base64.b64encode(file.read_bytes()).decode("ascii")
+    return Figure(file.stem, caption(file.stem), data, width, height)

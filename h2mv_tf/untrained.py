@@ -1,0 +1,29 @@
+"""The model before its training, as the configuration and the data make it."""
+
+import keras
+import numpy as np
+
+from h2mv_tf.config import Config
+from h2mv_tf.data.survey import Statistics
+from h2mv_tf.model import H2MV, Normalization
+
+
+def untrained_model(config: Config, statistics: Statistics) -> H2MV:
+    """The untrained model, with its normalisation.
+
+    Args:
+        config: Sizes of the networks, precision and seed.
+        statistics: Of the training cells.
+    """
+    keras.utils.set_random_seed(config.training.seed)
+    model = H2MV(
+        len(statistics.static),
+        dtype=config.training.precision,
+        **config.model.model_dump(),
+    )
+    forcing, static = (
+        np.array(list(moments.values())).T
+        for moments in (statistics.forcing, statistics.static)
+    )
+    model.set_normalization(Normalization(*forcing, *static))
+    return model
