@@ -350,18 +350,20 @@ def predict(
         parts=[_key(block) for block in blocks],
         finish=as_netcdf if netcdf else None,
     ) as writer:
-        _declare(writer, trained, store, time, job)
+        declare_all(writer, trained, store, time, job)
         todo = [block for block in mine if not writer.holds(_key(block))]
         if len(todo) < len(mine):
             ready = len(mine) - len(todo)
             logger.info("Continuing: %d of %d blocks are done.", ready, len(mine))
-        groups = _groups(todo, job.cells)
+        groups = grouped(todo, job.cells)
         if cluster:
             done = _on_cluster(cluster, trained, job, store, writer.arrays, groups)
         else:
-            done = _on_devices(
-                hands, trained, job, store, static, writer.arrays, groups
-            )
+            works = [
+                Work(Simulator(trained, job, hand), store, static, writer.arrays)
+                for hand in hands[: len(groups)]
+            ]
+            done = worked(works, groups)
         total = sum(len(block.cells) for block in mine)
         count = total - sum(len(block.cells) for block in todo)
         for group in done:
@@ -499,9 +501,10 @@ def declare(
         writer.put("", dataset[name].values, name=name)
 
 
-def _declare(
+def declare_all(
     writer: Writer, trained: Trained, store: Store, time: pd.DatetimeIndex, job: Job
 ) -> None:
+    """Makes the arrays of a job, and fills those that need no simulation."""
     template = predictions.template(
         store.land, time, job.names, profile=job.profile, monthly=job.monthly
     )
@@ -527,7 +530,7 @@ def _cells_at_once(store: Store, blocks: Sequence[Block], memory: float) -> int:
     return max(min(MOST_CELLS, fitting, there), 1)
 
 
-def _groups(blocks: Sequence[Block], cells: int) -> list[list[Block]]:
+def grouped(blocks: Sequence[Block], cells: int) -> list[list[Block]]:
     """Blocks that are simulated together: about as many cells, or a single block."""
     groups, count = [], 0
     for block in blocks:
@@ -543,16 +546,15 @@ def _key(block: Block) -> tuple:
     return ("block", *block.region)
 
 
-def _on_devices(
-    devices: Sequence[str],
-    trained: Trained,
-    job: Job,
-    store: Store,
-    static: np.ndarray,
-    arrays: Arrays,
-    groups: Sequence[Sequence[Block]],
+def worked(
+    works: Sequence[Work], groups: Sequence[Sequence[Block]]
 ) -> Iterator[Sequence[Block]]:
-    """Works on all devices of this process; gives the groups as they are written."""
+    """Works on all devices of this process; gives the groups as they are written.
+
+    Args:
+        works: One for each device.
+        groups: Blocks that are simulated together.
+    """
     rest, taking, stop = iter(groups), threading.Lock(), threading.Event()
     done: queue.SimpleQueue = queue.SimpleQueue()
 
@@ -571,10 +573,6 @@ def _on_devices(
                 return
             before, waiting = group, begun
 
-    works = [
-        Work(Simulator(trained, job, device), store, static, arrays)
-        for device in devices[: len(groups)]
-    ]
     with concurrent.futures.ThreadPoolExecutor(max(len(works), 1)) as pool:
         running = [pool.submit(run, work) for work in works]
         for future in running:

@@ -99,8 +99,17 @@ class Trained:
             )
         settings = config.parse(attributes["configuration"])
         statistics = Statistics.from_dict(json.loads(attributes["normalization"]))
-        model = untrained_model(settings, statistics)
-        return cls._of(model, statistics, attributes={})
+        return cls.untrained(settings, statistics)
+
+    @classmethod
+    def untrained(cls, settings: config.Config, statistics: Statistics) -> "Trained":
+        """A model that has learned nothing.
+
+        Args:
+            settings: Sizes of the networks, precision and seed.
+            statistics: Of the training cells.
+        """
+        return cls._of(untrained_model(settings, statistics), statistics, attributes={})
 
     @classmethod
     def _of(cls, model: H2MV, statistics: Statistics, **known) -> "Trained":

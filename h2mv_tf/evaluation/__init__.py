@@ -1,0 +1,5 @@
+"""Predictions against observations, and against the truth where it is known."""
+
+from h2mv_tf.evaluation.flow import evaluate
+
+__all__ = ["evaluate"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from h2mv_tf.data.splits import SEA
 from h2mv_tf.evaluation.blocks import (
     H2MV,
     MODELS,
@@ -50,6 +51,12 @@ def dataset(
     result = result.assign_coords(
         {n: c for n, c in domain.land.coords.items() if n in ("lat", "lon", "name")}
     )
+    area = domain.on_space(domain.area).assign_attrs(long_name="area of the cell")
+    role = domain.on_space(domain.role, fill=SEA).assign_attrs(
+        long_name="role of the cell",
+        comment="0: sea or unknown; 1 to 10: the fold in which it validates; 11: test",
+    )
+    result = result.assign_coords(cell_area=area, role=role)
     result["cell_count"] = (
         ("cells", "region"),
         domain.by_set(np.array([len(c) for c in domain.selections()])),
@@ -81,7 +88,9 @@ class _Together:
 
     def sums(self, key: tuple) -> dict[str, xr.DataArray]:
         scales = self.parts[0].sums[key]
-        return {scale: sum(part.sums[key][scale] for part in self.parts) for scale in scales}
+        return {
+            scale: sum(part.sums[key][scale] for part in self.parts) for scale in scales
+        }
 
     def summary(self, key: tuple, scores: np.ndarray, anomalies: bool) -> np.ndarray:
         return self.domain.summary(scores, self.sums(key), anomalies)
@@ -123,7 +132,7 @@ def _constraints(together: _Together, sources: Sources) -> xr.Dataset:
 
 
 def _truths(together: _Together, sources: Sources) -> xr.Dataset:
-    variables = [n for n in names_in_order(sources)]
+    variables = _in_order(sources)
     domain = together.domain
     shape = (len(variables), len(SCALES), len(METRICS))
     sets = (len(CELLS), len(domain.regions))
@@ -155,8 +164,7 @@ def _truths(together: _Together, sources: Sources) -> xr.Dataset:
     return result
 
 
-def names_in_order(sources: Sources) -> list[str]:
-    """What is scored against the truth, in the order of the registry."""
+def _in_order(sources: Sources) -> list[str]:
     known = {*sources.truth, *sources.parameters}
     ordered = names("coefficient", "parameter", "state", "flux", "diagnostic")
     return [name for name in ordered if name in known]
@@ -177,46 +185,61 @@ def _emergent(together: _Together) -> xr.Dataset:
             "long_name": f"emergent quantity of the {of}",
             "units": "1",
         }
-        result[f"emergent_summary{suffix}"] = (
+        result[f"emergent{suffix}_summary"] = (
             ("quantity", "cells", "region"),
             domain.emergent(sums),
             {"long_name": f"emergent quantity of a region, {of}", "units": "1"},
         )
-    return result.rename(
-        {n: "emergent_truth_summary" for n in result if n == "emergent_summary_truth"}
-    )
+    return result
 
 
 def _constants(sources: Sources) -> xr.Dataset:
-    return xr.Dataset()
-
-
-def unobserved(result: xr.Dataset) -> list[str]:
-    """Regions and cells without any observation, in words."""
-    if "count" not in result:
-        return []
-    notes = []
-    climate = result.climate
-    numbers = dict(
-        zip(
-            climate.attrs["flag_meanings"].split(),
-            np.atleast_1d(climate.attrs["flag_values"]),
-            strict=True,
-        )
+    """Values that the model learns once for the globe, and those of the truth."""
+    found = {n: values for n, values in sources.constants.items() if values}
+    if not found:
+        return xr.Dataset()
+    models = (SIMULATED, TRUE)
+    values = [[of.get(model, np.nan) for model in models] for of in found.values()]
+    return xr.Dataset(
+        {
+            "constant": (
+                ("constant_name", "source"),
+                values,
+                {"long_name": "what is learned once for the globe"},
+            )
+        },
+        {"constant_name": list(found), "source": list(models)},
     )
-    for name in result.variable.values:
-        pairs = result["count"].sel(variable=name, scale="monthly")
-        for cells in CELLS:
-            chosen = result.role == 11 if cells == "test" else result.role >= 0
-            empty = []
-            for region in result.region.values:
-                inside = chosen & (
-                    (climate == numbers[region]) if region in numbers else True
-                )
-                has_cells = int(result.cell_count.sel(cells=cells, region=region))
-                if has_cells and not int(pairs.where(inside, 0).sum()):
-                    empty.append(str(region))
-            if empty:
-                which = "test cells of " if cells == "test" else ""
-                notes.append(f"{name}: no observation in {which}{', '.join(empty)}: NaN.")
+
+
+def unobserved(result: xr.Dataset, domain: Domain) -> list[str]:
+    """Regions, of all cells and of those that test, without any observation, in words.
+
+    Args:
+        result: Of `dataset`.
+        domain: Its cells.
+    """
+    notes = []
+    regions = list(domain.regions)
+    sets = [(cells, region) for cells in CELLS for region in regions]
+    selected = dict(zip(sets, domain.selections(), strict=True))
+    land = np.flatnonzero(domain.land.values)
+    for name in result.variable.values if "count" in result else ():
+        count = result["count"].sel(variable=name, scale="monthly").values.ravel()[land]
+        without = {
+            cells: [
+                region
+                for region in regions
+                if len(selected[cells, region])
+                and not count[selected[cells, region]].any()
+            ]
+            for cells in CELLS
+        }
+        tests = [region for region in without["test"] if region not in without["all"]]
+        if without["all"]:
+            words = ", ".join(without["all"])
+            notes.append(f"{name}: no observation at all in {words}; its row is NaN.")
+        if tests:
+            words = ", ".join(tests)
+            notes.append(f"{name}: no observation in test cells of {words}; NaN there.")
     return notes

@@ -7,6 +7,8 @@ from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.scales import DAY, is_daily
 
 LIMIT = 1e-3  # mm d-1, beyond which predictions are not worth scoring
+LARGEST, CLOSURE = "largest_residual", "water_balance_closure"
+RESIDUAL = "water_balance_residual"
 INPUT, LOSSES = "corrected_precipitation", ("evapotranspiration", "runoff")
 STORES = ("swe", "soil_moisture", "groundwater")
 NEEDED = (INPUT, *LOSSES, *STORES)
@@ -56,6 +58,24 @@ class Balance:
         residual = np.where(self._consecutive, self._residual, 0)
         beyond = np.maximum(np.abs(residual) - ROUNDING * self._stored, 0)
         return beyond.max(axis=1, initial=0), residual.sum(axis=1)
+
+
+def reported(predictions: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray] | None:
+    """Largest residual [mm d-1] and closure [mm] of each cell, as the model found them.
+
+    Args:
+        predictions: With `largest_residual` and `water_balance_closure`, or else the
+            `water_balance_residual` of each day.
+
+    Returns:
+        Both (*space); None where the predictions have neither.
+    """
+    if LARGEST in predictions and CLOSURE in predictions:
+        return predictions[LARGEST].compute(), predictions[CLOSURE].compute()
+    if RESIDUAL not in predictions:
+        return None
+    residual = predictions[RESIDUAL].astype("float64")
+    return np.abs(residual).max("time").compute(), residual.sum("time").compute()
 
 
 def refuse(residual: xr.DataArray) -> None:

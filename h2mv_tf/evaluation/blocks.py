@@ -64,7 +64,8 @@ class Sources:
         untrained: Of the untrained model, or None.
         observed: Observations by constraint.
         truth: Hidden truth by name, of the steps that the predictions cover.
-        parameters: Hidden truth that has no time.
+        parameters: Hidden truth of cells that has no time.
+        constants: By name, the values of simulation and truth for the whole globe.
         forcing: Net radiation, precipitation and air temperature.
         saturation: Beyond which snow is only deep [mm].
     """
@@ -75,6 +76,7 @@ class Sources:
     observed: Mapping[str, xr.DataArray]
     truth: Mapping[str, xr.DataArray]
     parameters: Mapping[str, xr.DataArray]
+    constants: Mapping[str, Mapping[str, float]]
     forcing: Mapping[str, xr.DataArray]
     saturation: float | None
 
@@ -273,4 +275,6 @@ def _add_means(part: Part, name: str, *arrays: xr.DataArray) -> None:
 
 def _on_cells(found: xr.DataArray, cells: int) -> np.ndarray:
     """(quantity, cell), also where no variable was there."""
-    return np.broadcast_to(found.values.reshape(found.shape[0], -1), (len(found), cells))
+    return np.broadcast_to(
+        found.values.reshape(found.shape[0], -1), (len(found), cells)
+    )

@@ -81,7 +81,9 @@ def quantities(
             of = amounts[whole]
             found[quantity] = amounts[part] / of.where(of > 0)
     if all(name in stores for name in STORES):
-        deviations = {n: stores[n] - stores[n].mean("time", skipna=False) for n in STORES}
+        deviations = {
+            n: stores[n] - stores[n].mean("time", skipna=False) for n in STORES
+        }
         tws = sum(deviations.values())
         variance = (tws**2).mean("time", skipna=False)
         for quantity, name in SHARES.items():

@@ -1,19 +1,22 @@
 """An evaluation from its data sets to the scores, block by block."""
 
 import functools
+import itertools
 import logging
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import dask
 import numpy as np
 import xarray as xr
+from dask.callbacks import Callback
 
-from h2mv_tf.data.splits import SEA, TEST
+from h2mv_tf.data.splits import SEA
 from h2mv_tf.data.store import Store
-from h2mv_tf.evaluation import assembly, balance, matching, regions
-from h2mv_tf.evaluation.blocks import Block, Part, Survey, cut
+from h2mv_tf.evaluation import assembly, balance, matching
+from h2mv_tf.evaluation.blocks import CELLS, Block, Part, Sources, Survey, cut
+from h2mv_tf.evaluation.regions import CLIMATES, NONE, PEEL, UNKNOWN, meanings, named
 from h2mv_tf.evaluation.summaries import Domain
+from h2mv_tf.predictions import space
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +30,7 @@ def evaluate(
     untrained: xr.Dataset | None = None,
     regions: xr.DataArray | None = None,
     saturation: float | None = 100.0,
-    cells: int = 500,
+    cells: int = CELLS,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Scores predictions against the observations of a store, and its truth.
@@ -55,46 +58,34 @@ def evaluate(
         UserError: The cells differ, nothing can be compared, or the water balance of
             the predictions does not close.
     """
-    found = matching.match(predictions, store, untrained, saturation)
-    sources, notes = found.sources, list(found.notes)
-    blocks = cut(store.land, matching.tiles(sources), cells=cells)
+    sources, notes = matching.match(predictions, store, untrained, saturation)
+    told = balance.reported(predictions)
+    if told is not None:
+        balance.refuse(told[0])
     land = np.flatnonzero(store.land.values)
-    area = _of_land(predictions, "cell_area", land, 1.0).astype("float64")
     role = _of_land(predictions, "role", land, SEA).astype("int8")
+    area = _of_land(predictions, "cell_area", land, 1.0).astype("float64")
+    training = area * matching.is_training(role, predictions.attrs.get("fold"))
     if not (role != SEA).any():
         notes.append(
-            "The role of the cells is not known here: no test cells, and no mean "
-            "seasonal cycle of training cells."
+            "The role of the cells is not known here: there are no test cells, and no "
+            "mean seasonal cycle of training cells."
         )
-    count = _Count(2 * len(blocks), progress)
+    blocks = cut(store.land, matching.tiles(sources), cells=cells)
+    advance = _counter(2 * len(blocks), progress)
 
-    climate, codes = _climate_and_codes(regions, land)
-    training = area * matching.is_training(role, predictions.attrs.get("fold"))
-    tasks = [
-        functools.partial(
-            sources.survey,
-            block,
-            None if climate is None else climate[block.cells],
-            codes,
-            training[block.cells],
-        )
-        for block in blocks
-    ]
-    surveys: Sequence[Survey] = _run(tasks, count)
-    climates = np.zeros(len(land), "int32")
-    for block, survey in zip(blocks, surveys, strict=True):
-        climates[block.cells] = survey.climate
-    named = _named(regions, store, climates)
+    known = None if regions is None else regions.values.ravel()[land]
+    words = dict(enumerate(CLIMATES, start=1)) if known is None else meanings(regions)
+    codes = np.array([UNKNOWN, *sorted(words)])
+    climates, cycles = _surveyed(sources, blocks, known, codes, training, advance)
     domain = Domain(
         land=store.land,
         area=area,
-        test=role == TEST,
+        role=role,
         position=np.searchsorted(codes, climates),
-        names=_names(named, codes),
+        names=(NONE, *(words[code] for code in codes[1:])),
     )
-    cycles = _cycles(surveys)
-    notes += _regions_without_training(domain, cycles)
-
+    notes += _without_cycle(domain, cycles)
     tasks = [
         functools.partial(
             sources.part,
@@ -105,29 +96,130 @@ def evaluate(
         )
         for block in blocks
     ]
-    parts: Sequence[Part] = _run(tasks, count)
-    result = assembly.dataset(sources, domain, blocks, parts, role)
-    result["climate"] = named
-    result = _with_balance(result, predictions, domain, blocks, parts)
-    notes += assembly.unobserved(result)
+    parts: Sequence[Part] = _run(tasks, advance)
+    result = assembly.dataset(sources, domain, blocks, parts)
+    if regions is None:
+        codes_on_space = domain.on_space(climates, fill=UNKNOWN)
+        result["climate"] = named(codes_on_space, words, source=PEEL)
+    else:
+        result["climate"] = regions.rename("climate").reset_coords(drop=True)
+    result = _with_balance(result, told, domain, blocks, parts)
+    if balance.LARGEST in result:
+        balance.refuse(result[balance.LARGEST])
+        _log_balance(result)
+    notes += assembly.unobserved(result, domain)
     return result.assign_attrs(notes="\n".join(notes))
 
 
-class _Count:
-    """Counts tasks where they run in threads of this process."""
-
-    def __init__(self, total: int, progress: Progress | None):
-        self._total, self._progress, self._done = total, progress, 0
-        self._lock = threading.Lock()
-
-    def one_more(self) -> None:
-        if self._progress is not None:
-            with self._lock:
-                self._done += 1
-                self._progress(self._done, self._total)
+def _log_balance(result: xr.Dataset) -> None:
+    logger.info(
+        "Water balance: it closes to %.2g mm d-1 on the worst day of the worst cell, and "
+        "to %.2g mm over the whole period.",
+        float(result[balance.LARGEST].max()),
+        float(np.abs(result[balance.CLOSURE]).max()),
+    )
 
 
-def _run(tasks: Sequence[Callable], count: _Count) -> Sequence:
+def _surveyed(
+    sources: Sources,
+    blocks: Sequence[Block],
+    known: np.ndarray | None,
+    codes: np.ndarray,
+    training: np.ndarray,
+    advance: Callable[[], None],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The region of each cell, and each region's mean seasonal cycle by constraint."""
+    tasks = [
+        functools.partial(
+            sources.survey,
+            block,
+            None if known is None else known[block.cells],
+            codes,
+            training[block.cells],
+        )
+        for block in blocks
+    ]
+    surveys: Sequence[Survey] = _run(tasks, advance)
+    climates = np.zeros(len(training), "int32")
+    for block, survey in zip(blocks, surveys, strict=True):
+        climates[block.cells] = survey.climate
+    return climates, _cycles(surveys)
+
+
+def _run(tasks: Sequence[Callable], advance: Callable[[], None]) -> Sequence:
     """Results of tasks, by dask."""
-    with dask.diagnostics.Callback(posttask=lambda *_: count.one_more()):
+    with Callback(posttask=lambda *_: advance()):
         return dask.compute(*(dask.delayed(task, pure=False)() for task in tasks))
+
+
+def _counter(total: int, progress: Progress | None) -> Callable[[], None]:
+    done = itertools.count(1)
+    return lambda: progress(next(done), total) if progress is not None else None
+
+
+def _of_land(data: xr.Dataset, name: str, land: np.ndarray, missing) -> np.ndarray:
+    """A coordinate of predictions on the land cells."""
+    if name not in data.coords and name not in data:
+        return np.full(len(land), missing)
+    values = data[name].transpose(*space(data)).values.ravel()[land]
+    return np.nan_to_num(values, nan=missing)
+
+
+def _cycles(surveys: Sequence[Survey]) -> dict[str, np.ndarray]:
+    """The mean seasonal cycle of training cells by constraint (region, slot)."""
+    together: dict = {}
+    for survey in surveys:
+        for name, cycle in survey.cycles.items():
+            together[name] = together[name] + cycle if name in together else cycle
+    return {name: cycle.mean for name, cycle in together.items()}
+
+
+def _without_cycle(domain: Domain, cycles: Mapping[str, np.ndarray]) -> list[str]:
+    """Constraints and regions in which no training cell is observed, in words."""
+    notes = []
+    for name, cycle in cycles.items():
+        empty = [
+            region
+            for region, place in domain.regions.items()
+            if place is not None and np.isnan(cycle[place]).all()
+        ]
+        if empty:
+            notes.append(
+                f"{name}: no observed training cell in {', '.join(empty)}, and so no "
+                "mean seasonal cycle to compare with there."
+            )
+    return notes
+
+
+def _with_balance(
+    result: xr.Dataset,
+    found: tuple[xr.DataArray, xr.DataArray] | None,
+    domain: Domain,
+    blocks: Sequence[Block],
+    parts: Sequence[Part],
+) -> xr.Dataset:
+    """Adds the water balance of each cell, the worse of what was told and found."""
+    residual, closure = (np.full(domain.area.shape, np.nan) for _ in range(2))
+    if found is not None:
+        land = np.flatnonzero(domain.land.values)
+        residual, closure = (
+            data.transpose(*domain.land.dims).values.ravel()[land].astype("float64")
+            for data in found
+        )
+    for block, part in zip(blocks, parts, strict=True):
+        if part.balance is not None:
+            largest, closed = part.balance
+            residual[block.cells] = np.fmax(residual[block.cells], largest)
+            if found is None:
+                closure[block.cells] = closed
+    if np.isnan(residual).all():
+        return result
+    result[balance.LARGEST] = domain.on_space(residual).assign_attrs(
+        long_name="largest absolute residual of the water balance of a day",
+        units="mm d-1",
+    )
+    result[balance.CLOSURE] = domain.on_space(closure).assign_attrs(
+        long_name="what the water balance of the whole period fails to close by",
+        units="mm",
+    )
+    return result

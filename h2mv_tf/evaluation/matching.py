@@ -1,6 +1,5 @@
 """What of predictions and store can be held against each other."""
 
-import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +9,9 @@ from h2mv_tf.data.splits import SEA, TEST
 from h2mv_tf.data.store import Store
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation import scales
-from h2mv_tf.evaluation.blocks import Sources
+from h2mv_tf.evaluation.blocks import SIMULATED, TRUE, Sources
 from h2mv_tf.evaluation.emergent import FLUXES, STORES
 from h2mv_tf.variables import FORCING, VARIABLES, names
-
-logger = logging.getLogger(__name__)
 
 SCORED_KINDS = ("coefficient", "state", "flux", "diagnostic")
 # Hidden only in that no observation shows them: the first is always 0, the second tws.
@@ -26,7 +23,7 @@ class Match(NamedTuple):
     """What is evaluated, and what is not, in words."""
 
     sources: Sources
-    notes: tuple[str, ...]
+    notes: list[str]
 
 
 def match(
@@ -56,8 +53,7 @@ def match(
         raise UserError(
             f"Nothing of the predictions can be compared with store '{store.path}'. "
             f"Predicted: {', '.join(map(str, predictions.data_vars)) or 'nothing'}; "
-            f"observed: {', '.join(store.constraints) or 'nothing'}. "
-            + " ".join(notes)
+            f"observed: {', '.join(store.constraints) or 'nothing'}. " + " ".join(notes)
         )
     lacking = [n for n in (*FLUXES, *STORES) if n in VARIABLES and n not in predictions]
     if lacking:
@@ -73,10 +69,11 @@ def match(
             observed=observed,
             truth=series,
             parameters=parameters,
+            constants=_constants(predictions, store),
             forcing={name: store.observed(name) for name in FORCING},
             saturation=saturation,
         ),
-        tuple(notes),
+        notes,
     )
 
 
@@ -174,6 +171,18 @@ def _truth(predictions, store, notes) -> tuple[dict, dict]:
     if lacking:
         notes.append(f"Known truth that is not predicted: {', '.join(lacking)}.")
     return series, parameters
+
+
+def _constants(predictions: xr.Dataset, store: Store) -> dict[str, dict[str, float]]:
+    sources = {SIMULATED: predictions, TRUE: store.truth()}
+    return {
+        name: {
+            of: float(data[name])
+            for of, data in sources.items()
+            if data is not None and name in data
+        }
+        for name in names("constant")
+    }
 
 
 def _cells(data: xr.Dataset | xr.DataArray, land: xr.DataArray) -> str:

@@ -11,7 +11,8 @@ import xarray as xr
 
 from h2mv_tf.errors import UserError
 
-UNKNOWN = 0
+UNKNOWN, NONE = 0, "none"
+PEEL = "main groups of Koppen and Geiger, Peel et al. (2007)"
 CLIMATES = ("tropical", "arid", "temperate", "cold", "polar")  # A to E, from 1 on
 FREEZING_POINT = 273.15  # K
 # Mean days of January to December, of the Gregorian calendar.
@@ -73,11 +74,16 @@ def named(codes: xr.DataArray, names: dict[int, str], *, source: str) -> xr.Data
         names: Name of each number.
         source: Where they come from, in words.
     """
-    return codes.astype("int32").rename("climate").assign_attrs(
-        long_name="region",
-        flag_values=np.array([UNKNOWN, *names], "int32"),
-        flag_meanings=" ".join(["none", *names.values()]),
-        source=source,
+    dtype = "int8" if max(names, default=0) < 128 else "int32"
+    return (
+        codes.astype(dtype)
+        .rename("climate")
+        .assign_attrs(
+            long_name="region",
+            flag_values=np.array([UNKNOWN, *names], dtype),
+            flag_meanings=" ".join([NONE, *names.values()]),
+            source=source,
+        )
     )
 
 
@@ -116,7 +122,9 @@ def load(path: str | Path, land: xr.DataArray) -> xr.DataArray:
             f"{' '.join(str(error).split())[:120]}"
         ) from error
     with dataset:
-        fields = [v for v in dataset.data_vars.values() if set(v.dims) == set(land.dims)]
+        fields = [
+            v for v in dataset.data_vars.values() if set(v.dims) == set(land.dims)
+        ]
         if len(fields) != 1:
             found = ", ".join(f"{v.name} {v.dims}" for v in dataset.data_vars.values())
             raise UserError(

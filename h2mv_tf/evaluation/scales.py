@@ -154,7 +154,10 @@ def derived_pairs(monthly: Pair) -> dict[str, Pair]:
         _difference(series, mean.sel(month=month)).where(twice)
         for series, mean in zip(monthly, cycle, strict=True)
     )
-    return {"seasonal": cycle, "anomaly": Pair(*(a.drop_vars("month") for a in anomaly))}
+    return {
+        "seasonal": cycle,
+        "anomaly": Pair(*(a.drop_vars("month") for a in anomaly)),
+    }
 
 
 def centred(pair: Pair) -> Pair:

@@ -34,7 +34,9 @@ def scored(
     return scores, count
 
 
-def group_sums(base: Mapping[str, Pair], weights: np.ndarray) -> dict[str, xr.DataArray]:
+def group_sums(
+    base: Mapping[str, Pair], weights: np.ndarray
+) -> dict[str, xr.DataArray]:
     """Weighted sums over the cells of groups, which add up over blocks.
 
     Args:

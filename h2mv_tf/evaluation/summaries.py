@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import xarray as xr
 
+from h2mv_tf.data.splits import TEST
 from h2mv_tf.evaluation import emergent
 from h2mv_tf.evaluation.metrics import METRICS, metrics
 from h2mv_tf.evaluation.scoring import scored_means
@@ -23,16 +24,21 @@ class Domain:
     Attributes:
         land: Land mask, (lat, lon) or (cell,).
         area: Of each land cell.
-        test: Whether it tests.
+        role: Of each land cell, 11: it tests.
         position: Place of its region among `names`; 0 is none.
         names: Names of the regions, the first being that of cells without one.
     """
 
     land: xr.DataArray
     area: np.ndarray
-    test: np.ndarray
+    role: np.ndarray
     position: np.ndarray
     names: tuple[str, ...]
+
+    @cached_property
+    def test(self) -> np.ndarray:
+        """Whether each land cell tests."""
+        return self.role == TEST
 
     @cached_property
     def regions(self) -> dict[str, int | None]:
@@ -79,7 +85,8 @@ class Domain:
         full = np.full(shape, fill, values.dtype)
         full[..., np.flatnonzero(self.land.values)] = values
         return xr.DataArray(
-            full.reshape(*values.shape[:-1], *self.land.shape), dims=(*dims, *self.land.dims)
+            full.reshape(*values.shape[:-1], *self.land.shape),
+            dims=(*dims, *self.land.dims),
         )
 
     def by_set(self, values: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
     draw(Path("runs/first"))
 
-Each is written as PNG and PDF into the folder's `figures/`. The log tells what cannot be
-drawn, and how to get there.
+Each is written as PNG and PDF into the folder's `figures/`. The log tells what cannot
+be drawn, and how to get there.
 """
 
 import gc
@@ -91,7 +91,7 @@ def _drawings(material: Material, cell: str | None) -> dict[str, Callable[[], Fi
     return {
         "loss_curves": lambda: _losses(material),
         "roles": lambda: _roles(material),
-        "means": lambda: plots.fields(plots.mean_fields(material.means)),
+        "means": lambda: plots.maps(plots.mean_fields(material.means)),
         **_score_drawings(material),
         "skill": lambda: plots.skill(material.folder.scores),
         "seasonal_cycles": lambda: plots.seasonal_cycles(material.series),

@@ -12,8 +12,8 @@ from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.scales import is_daily
 from h2mv_tf.figures.folder import Missing
 from h2mv_tf.figures.material import Material, flat
-from h2mv_tf.plots.maps import names
 from h2mv_tf.plots.series import seasonal_cycle
+from h2mv_tf.plots.sites import names
 from h2mv_tf.plots.story import HIGH, LOW, OBSERVED
 from h2mv_tf.variables import FORCING, VARIABLES
 

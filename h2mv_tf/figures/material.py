@@ -20,8 +20,8 @@ from h2mv_tf.evaluation import regions, scales
 from h2mv_tf.evaluation.scales import Pair
 from h2mv_tf.figures.folder import Folder, Missing
 from h2mv_tf.plots import Points
-from h2mv_tf.plots.maps import names
 from h2mv_tf.plots.series import regional_means
+from h2mv_tf.plots.sites import names
 from h2mv_tf.plots.storage import STORES
 from h2mv_tf.variables import ANOMALIES, VARIABLES
 

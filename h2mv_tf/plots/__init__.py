@@ -6,8 +6,8 @@ Nothing here reads a file or knows a model; `h2mv_tf.figures` draws what a folde
 """
 
 from h2mv_tf.plots.equifinality import decomposition, spread_maps
-from h2mv_tf.plots.maps import Field, mean_fields, score_fields, score_maps
-from h2mv_tf.plots.maps import maps as fields
+from h2mv_tf.plots.fields import Field, mean_fields, score_fields
+from h2mv_tf.plots.maps import maps, score_maps
 from h2mv_tf.plots.scatter import Points, density_scatter
 from h2mv_tf.plots.series import interannual, seasonal_cycles
 from h2mv_tf.plots.skill import skill
@@ -20,11 +20,11 @@ __all__ = [
     "Points",
     "decomposition",
     "density_scatter",
-    "fields",
     "fold_losses",
     "folds_map",
     "interannual",
     "loss_curves",
+    "maps",
     "mean_fields",
     "roles_map",
     "score_fields",

@@ -7,7 +7,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from h2mv_tf.plots import style
-from h2mv_tf.plots.maps import Field, maps
+from h2mv_tf.plots.fields import Field
+from h2mv_tf.plots.maps import maps
 from h2mv_tf.variables import VARIABLES
 
 TERMS = {

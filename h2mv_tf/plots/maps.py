@@ -1,7 +1,6 @@
-"""Maps of a grid, and points and tables of sites."""
+"""Maps of a grid, and sites as points at their place."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -10,47 +9,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from h2mv_tf.plots import style
+from h2mv_tf.plots import sites, style
+from h2mv_tf.plots.fields import Field, score_fields
 from h2mv_tf.plots.style import Look
-from h2mv_tf.variables import ANOMALIES, VARIABLES
 
-FEW = 30  # sites that have a line each; more are points at their place
-NAMED = 12  # sites whose names have room beside points
-# What stands above a map that is of no variable of the registry.
-RATIOS = {
-    "transpiration_fraction": "T/ET",
-    "runoff_ratio": "Runoff ratio Q/P",
-    "evaporative_fraction": "Evaporative fraction",
-    "snow_share": "Share of snow in TWS",
-    "soil_share": "Share of soil in TWS",
-    "groundwater_share": "Share of groundwater in TWS",
-}
-SCORES = {
-    "nse": "NSE",
-    "kge": "KGE",
-    "r": "Correlation $r$",
-    "alpha": r"Variability ratio $\alpha$",
-    "rmse": "RMSE",
-    "bias": "Bias",
-}
-# Of anomalies the mean says nothing.
-OF_A_MEAN = ("kge", "bias")
-
-
-class Field(NamedTuple):
-    """A quantity of all cells.
-
-    Attributes:
-        data: (lat, lon), or (cell,) with `lat`, `lon` and perhaps `name`; NaN: none.
-        title: What stands above it.
-        units: As CF writes them.
-        look: Its colours.
-    """
-
-    data: xr.DataArray
-    title: str
-    units: str
-    look: Look
+COLUMNS = 4  # of a legend
+REGIONAL = 90.0  # degrees; a larger map is stretched at its poles as is usual
 
 
 @style.journal
@@ -62,40 +26,32 @@ def maps(fields: Sequence[Field], columns: int = 3) -> Figure:
         columns: Maps side by side.
     """
     first = fields[0].data
-    if first.ndim == 1 and first.size <= FEW:
-        return _lines_of_sites(fields)
+    if first.ndim == 1 and first.size <= sites.FEW:
+        return sites.lines(fields)
     columns = min(columns, len(fields))
-    rows = -(-len(fields) // columns)
-    (west, east), (south, north), aspect = _extent(first)
-    wide = style.WIDTH / columns - 12
-    high = wide * (north - south) / (east - west) * aspect
-    figure, axes = style.panels(
-        rows, columns, height=rows * (high + 18), sharex=True, sharey=True
+    west_east, south_north, ratio = _extent(first)
+    figure, slots = style.slots(
+        len(fields), columns, ratio=ratio, left=10, gap=5, above=6, below=13
     )
-    for number, (axis, field) in enumerate(zip(axes.flat, fields, strict=False)):
+    for number, (slot, field) in enumerate(zip(slots, fields, strict=True)):
+        axis = slot.axes(figure)
         if field.data.ndim == 2:
             drawn = _grid(axis, field)
             _outline(axis, field.data)
         else:
             drawn = _points(axis, field)
-        axis.set(xlim=(west, east), ylim=(south, north))
-        axis.set_aspect(aspect)
-        style.headed(axis, number, field.title)
+        axis.set(xlim=west_east, ylim=south_north)
+        _degrees(axis, first=not number % columns)
+        style.headed(axis, number, field.heading)
         bar = figure.colorbar(
             drawn,
-            ax=axis,
-            location="bottom",
+            cax=slot.below(5.5, 2.2, 0.94).axes(figure),
+            orientation="horizontal",
             extend=field.look.extend,
-            aspect=28,
-            pad=0.03,
-            shrink=0.9,
+            extendfrac=0.04,
         )
         bar.ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         bar.outline.set_linewidth(0.5)
-        bar.set_label(f"[{style.units(field.units)}]", labelpad=1)
-        _degrees(axis, last=number + columns >= len(fields), first=not number % columns)
-    for axis in axes.flat[len(fields) :]:
-        axis.remove()
     return figure
 
 
@@ -109,45 +65,6 @@ def score_maps(scores: xr.DataArray, variable: str) -> Figure:
     return maps(score_fields(scores, variable), columns=2)
 
 
-def score_fields(scores: xr.DataArray, variable: str) -> list[Field]:
-    """The scores of a constraint that say something, as fields.
-
-    Args:
-        scores: (metric, *space), as `score` of an evaluation.
-        variable: The constraint.
-    """
-    fields = []
-    for metric, words in SCORES.items():
-        if metric not in scores.metric or (
-            variable in ANOMALIES and metric in OF_A_MEAN
-        ):
-            continue
-        data = scores.sel(metric=metric)
-        if not np.isfinite(data).any():
-            continue
-        units = VARIABLES[variable].units if metric in ("rmse", "bias") else "1"
-        fields.append(Field(data, words, units, _score_look(metric, variable, data)))
-    return fields
-
-
-def mean_fields(means: xr.Dataset) -> list[Field]:
-    """Means over time, parameters and ratios, as fields.
-
-    Args:
-        means: (*space) each, by name of the registry or of `RATIOS`.
-    """
-    return [
-        Field(
-            data,
-            RATIOS.get(name) or style.title(name),
-            VARIABLES[name].units if name in VARIABLES else "1",
-            style.quantity(name, data.values),
-        )
-        for name, data in means.items()
-        if np.isfinite(data).any()
-    ]
-
-
 def kinds_map(
     roles: xr.DataArray, kinds: Mapping[str, tuple[object, np.ndarray]]
 ) -> Figure:
@@ -158,10 +75,12 @@ def kinds_map(
         kinds: Colour and members (*space) of each kind, by its name.
     """
     land = roles.where(roles != 0)
-    (west, east), (south, north), aspect = _extent(land)
-    high = (style.WIDTH - 14) * (north - south) / (east - west) * aspect
-    figure, axes = style.panels(1, 1, height=min(high, 120) + 20)
-    axis = axes[0, 0]
+    west_east, south_north, ratio = _extent(land)
+    foot = 4.0 * -(-len(kinds) // COLUMNS) + 3
+    figure, (slot,) = style.slots(
+        1, 1, ratio=ratio, left=10, gap=0, above=3, below=6, foot=foot
+    )
+    axis = slot.axes(figure)
     marker = "s" if roles.ndim == 2 else "o"
     for name, (color, member) in kinds.items():
         member = land.copy(data=member)
@@ -178,22 +97,11 @@ def kinds_map(
     if roles.ndim == 2:
         _outline(axis, land)
     else:
-        _names(axis, roles)
-    axis.set(xlim=(west, east), ylim=(south, north))
-    axis.set_aspect(aspect)
-    _degrees(axis, last=True, first=True)
-    figure.legend(loc="outside lower center", ncols=min(len(kinds), 4))
+        sites.named(axis, roles)
+    axis.set(xlim=west_east, ylim=south_north)
+    _degrees(axis, first=True)
+    figure.legend(loc="lower center", ncols=COLUMNS)
     return figure
-
-
-def _score_look(metric: str, variable: str, data: xr.DataArray) -> Look:
-    if metric == "bias":
-        return style.bias(variable, data.values)
-    if metric == "alpha":
-        return style.bias(variable, data.values, centre=1.0)
-    if metric == "rmse":
-        return style.spread(data.values)
-    return style.skill(data.values, 0.0 if metric == "r" else -0.5)
 
 
 def _grid(axis: Axes, field: Field):
@@ -220,9 +128,7 @@ def _outline(axis: Axes, data: xr.DataArray) -> None:
     level = np.argwhere(land[1:, 1:-1] != land[:-1, 1:-1])
     lines = [[(lon[c], lat[r]), (lon[c], lat[r + 1])] for r, c in upright]
     lines += [[(lon[c], lat[r]), (lon[c + 1], lat[r])] for r, c in level]
-    axis.add_collection(
-        LineCollection(lines, colors="0.25", linewidths=0.3, zorder=2)
-    )
+    axis.add_collection(LineCollection(lines, colors="0.25", linewidths=0.3, zorder=2))
 
 
 def _points(axis: Axes, field: Field):
@@ -243,59 +149,8 @@ def _points(axis: Axes, field: Field):
     return drawn
 
 
-def _names(axis: Axes, data: xr.DataArray) -> None:
-    if data.size > NAMED:
-        return
-    for name, lon, lat in zip(names(data), data.lon, data.lat, strict=True):
-        axis.annotate(
-            name,
-            (float(lon), float(lat)),
-            xytext=(3, 3),
-            textcoords="offset points",
-            fontsize=style.SMALL,
-        )
-
-
-def names(data: xr.DataArray | xr.Dataset) -> list[str]:
-    """What the sites are called: their names, or where they are."""
-    if "name" in data.coords:
-        return [str(name) for name in data["name"].values]
-    places = zip(data.lat, data.lon, strict=True)
-    return [f"{_north(lat)}, {_east(lon)}" for lat, lon in places]
-
-
-def _lines_of_sites(fields: Sequence[Field]) -> Figure:
-    """A line for each site, a panel for each quantity."""
-    columns = min(len(fields), 4)
-    rows = -(-len(fields) // columns)
-    sites = names(fields[0].data)
-    figure, axes = style.panels(
-        rows, columns, height=rows * (14 + 4.2 * max(len(sites), 3)), sharey=True
-    )
-    place = np.arange(len(sites))
-    for number, (axis, field) in enumerate(zip(axes.flat, fields, strict=False)):
-        look, values = field.look, field.data.values
-        shown = np.clip(values, look.low, look.high)
-        inside = shown == values
-        axis.plot(shown[inside], place[inside], "o", color=style.SIMULATED, ms=4)
-        for beyond, marker in ((values < look.low, "<"), (values > look.high, ">")):
-            axis.plot(shown[beyond], place[beyond], marker, color=style.SIMULATED, ms=4)
-        margin = 0.06 * (look.high - look.low)
-        axis.set_xlim(look.low - margin, look.high + margin)
-        axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-        axis.set_xlabel(f"[{style.units(field.units)}]", labelpad=1)
-        axis.set_yticks(place, sites)
-        axis.set_ylim(len(sites) - 0.5, -0.5)
-        axis.grid(axis="y", color="0.88", linewidth=0.5)
-        axis.set_axisbelow(True)
-        style.headed(axis, number, field.title)
-    for axis in axes.flat[len(fields) :]:
-        axis.remove()
-    return figure
-
-
 def _extent(data: xr.DataArray):
-    """Limits of longitude and latitude around the land, and the aspect of a degree."""
+    """Limits of longitude and latitude around the land, and height per width."""
     if data.ndim == 1:
         lon, lat = style.sided(data.lon.values), style.sided(data.lat.values)
     else:
@@ -303,10 +158,10 @@ def _extent(data: xr.DataArray):
         land = np.isfinite(data.values)
         lon = _span(_edges(data.lon.values), land.any(axis=0))
         lat = _span(_edges(data.lat.values), land.any(axis=1))
-    middle = np.radians(np.mean(lat))
-    # A world map stretches its poles as everybody is used to.
-    aspect = 1.0 if lat[1] - lat[0] > 90 else 1 / max(np.cos(middle), 0.2)
-    return lon, lat, aspect
+    ratio = (lat[1] - lat[0]) / (lon[1] - lon[0])
+    if lat[1] - lat[0] < REGIONAL:
+        ratio /= max(np.cos(np.radians(np.mean(lat))), 0.2)
+    return lon, lat, float(np.clip(ratio, 0.15, 3.0))
 
 
 def _span(edges: np.ndarray, any_land: np.ndarray) -> tuple[float, float]:
@@ -336,23 +191,13 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     )
 
 
-def _degrees(axis: Axes, *, last: bool, first: bool) -> None:
-    """Labels of longitude and latitude, at the outer maps of a figure."""
-    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 3, 6, 10]))
-    axis.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 6, 10]))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _east(x)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _north(y)))
-    axis.tick_params(labelbottom=True, labelleft=first)
-    for spine in axis.spines.values():
-        spine.set_visible(True)
-
-
-def _east(lon: float) -> str:
-    lon = (float(lon) + 180) % 360 - 180
-    side = "" if lon in (0, -180) else "E" if lon > 0 else "W"
-    return f"{abs(lon):.4g}°{side}"
-
-
-def _north(lat: float) -> str:
-    lat = float(lat)
-    return f"{abs(lat):.4g}°{'' if lat == 0 else 'N' if lat > 0 else 'S'}"
+def _degrees(axis: Axes, *, first: bool) -> None:
+    """Labels of longitude, and of latitude at the first map of a row."""
+    steps = [1, 2, 3, 6, 10]
+    # None at the ends, where the next map begins.
+    axis.xaxis.set_major_locator(MaxNLocator(6, steps=steps, prune="both"))
+    axis.yaxis.set_major_locator(MaxNLocator(5, steps=steps))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: sites.east(x)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: sites.north(y)))
+    axis.tick_params(labelleft=first)
+    axis.spines[:].set_visible(True)

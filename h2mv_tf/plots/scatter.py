@@ -6,13 +6,16 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from h2mv_tf.plots import style
 from h2mv_tf.variables import ANOMALIES, VARIABLES
 
 # As they are written into a panel: name, words, digits.
 WRITTEN = (("nse", "NSE"), ("kge", "KGE"), ("r", "$r$"))
+SHARES = (0.01, 10.0)  # per cent of the points, from the first colour to the last
 IN_UNITS = (("rmse", "RMSE"), ("bias", "bias"))
 
 
@@ -48,55 +51,62 @@ def density_scatter(points: Mapping[str, Points]) -> Figure:
     Args:
         points: By name of the constraint.
     """
-    columns = min(len(points), 3)
-    rows = -(-len(points) // columns)
-    figure, axes = style.panels(
-        rows, columns, height=rows * 58 + 6, width=style.WIDTH * max(columns, 2) / 3
+    figure, slots = style.slots(
+        len(points), 3, ratio=1.0, left=12, gap=16, above=13, below=10, foot=10
     )
-    for number, (axis, (name, pairs)) in enumerate(
-        zip(axes.flat, points.items(), strict=False)
+    for number, (slot, (name, pairs)) in enumerate(
+        zip(slots, points.items(), strict=True)
     ):
-        _panel(figure, axis, name, pairs)
-        style.headed(axis, number, style.title(name))
-    for axis in axes.flat[len(points) :]:
-        axis.remove()
+        axis = slot.axes(figure)
+        drawn = _panel(axis, name, pairs)
+        style.headed(axis, number, f"{style.title(name)}\n")
+    bar = figure.colorbar(
+        drawn,
+        cax=style.Slot(50, 8, 80, 2.2).axes(figure),
+        orientation="horizontal",
+        extend="both",
+        extendfrac=0.04,
+    )
+    bar.outline.set_linewidth(0.5)
+    bar.set_label("Share of the points of a panel [%]", labelpad=1)
+    bar.ax.xaxis.set_major_formatter("{x:g}")
+    bar.ax.xaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
-def _panel(figure: Figure, axis: Axes, name: str, points: Points) -> None:
+def _panel(axis: Axes, name: str, points: Points):
     valid = np.isfinite(points.observed) & np.isfinite(points.simulated)
     points = Points(*(np.asarray(values)[valid] for values in points))
     limits = _limits(points)
     inside = [np.clip(values, *limits) for values in points]
     drawn = axis.hexbin(
         *inside,
-        gridsize=45,
-        bins="log",
+        gridsize=40,
         mincnt=1,
         extent=(*limits, *limits),
         cmap=style.scientific.batlow_r,
+        norm=LogNorm(*SHARES),
         linewidths=0.1,
         rasterized=True,
     )
+    drawn.set_array(drawn.get_array() * 100 / max(len(points.observed), 1))
     axis.plot(limits, limits, color=style.GREY, linewidth=0.7)
-    axis.set(xlim=limits, ylim=limits, aspect="equal")
+    axis.set(xlim=limits, ylim=limits)
     axis.locator_params(nbins=5)
     units = style.units(VARIABLES[name].units)
-    axis.set_xlabel(f"observed [{units}]")
+    axis.set_xlabel(f"observed [{units}]", labelpad=1)
     axis.set_ylabel(f"simulated [{units}]", labelpad=1)
-    bar = figure.colorbar(drawn, ax=axis, shrink=0.7, aspect=24, pad=0.02)
-    bar.outline.set_linewidth(0.5)
-    bar.set_label("points", labelpad=1)
+    # Above the panel, where no point can be.
     axis.text(
-        0.03,
-        0.97,
+        0.0,
+        1.02,
         _words(name, scores(points), len(points.observed)),
         transform=axis.transAxes,
-        va="top",
+        va="bottom",
         fontsize=style.SMALL,
-        linespacing=1.15,
-        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1},
+        linespacing=1.2,
     )
+    return drawn
 
 
 def _words(name: str, found: Mapping[str, float], count: int) -> str:
@@ -104,17 +114,11 @@ def _words(name: str, found: Mapping[str, float], count: int) -> str:
     units = "" if units == style.units("1") else f" {units}"
     # The mean of anomalies is nothing to be right about.
     skipped = ("kge", "bias") if name in ANOMALIES else ()
-    lines = [
-        f"{words} {found[metric]:.2f}"
-        for metric, words in WRITTEN
-        if metric not in skipped
-    ]
-    lines += [
-        f"{words} {found[metric]:.3g}{units}"
-        for metric, words in IN_UNITS
-        if metric not in skipped
-    ]
-    return "\n".join([*lines, f"n {count:,}".replace(",", "\u2009")])
+    plain = [f"{w} {found[m]:.2f}" for m, w in WRITTEN if m not in skipped]
+    errors = [f"{w} {found[m]:.2g}" for m, w in IN_UNITS if m not in skipped]
+    number = f"{count:,}".replace(",", "\u2009")
+    text = ", ".join([*plain, f"n {number}"]) + "\n" + ", ".join(errors) + units
+    return text.replace(" -", " \N{MINUS SIGN}")
 
 
 def _limits(points: Points) -> tuple[float, float]:

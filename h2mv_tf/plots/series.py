@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from h2mv_tf.plots import style
 
 MOST = 6  # columns that have room at journal width
+CLOSEST = 0.1  # of the largest range of a row, which the smallest axis spans
 
 
 def regional_means(
@@ -88,12 +89,15 @@ def _figure(
     for row, (name, dataset) in enumerate(series.items()):
         for column, region in enumerate(regions):
             axis = axes[row, column]
-            style.headed(
-                axis, row * columns + column, _heading(region) if not row else ""
-            )
+            heading = region[:1].upper() + region[1:] if not row else ""
+            if not column:  # a letter for each row
+                style.headed(axis, row, heading)
+            else:
+                axis.set_title(heading, loc="left", pad=3)
             draw(axis, dataset.sel(region=region))
-        axes[row, 0].set_ylabel(style.label(name))
-        _one_scale(axes[row])
+        axes[row, 0].set_ylabel(style.label(name, style.short(name)))
+        _no_close_up(axes[row])
+    figure.align_ylabels(axes[:, 0])
     _legend(figure, series, draw)
     return figure
 
@@ -137,15 +141,17 @@ def _shade(axis: Axes, x, members: xr.DataArray) -> None:
     )
 
 
-def _one_scale(axes: Sequence[Axes]) -> None:
-    """Panels of a row share their scale, so that regions can be compared."""
-    limits = [axis.get_ylim() for axis in axes if axis.lines]
-    low, high = min(low for low, _ in limits), max(high for _, high in limits)
-    for n, axis in enumerate(axes):
-        axis.set_ylim(low, high)
+def _no_close_up(axes: Sequence[Axes]) -> None:
+    """Each panel has its scale, but next to nothing does not fill it."""
+    spans = [np.ptp(axis.get_ylim()) for axis in axes]
+    for axis, span in zip(axes, spans, strict=True):
+        low, high = axis.get_ylim()
+        lacking = CLOSEST * max(spans) - span
+        if lacking > 0:
+            # What never is negative keeps its zero at the bottom.
+            share = 0.5 if low < -0.2 * span else 0.1
+            axis.set_ylim(low - share * lacking, high + (1 - share) * lacking)
         axis.locator_params(axis="y", nbins=4)
-        if n:
-            axis.tick_params(labelleft=False)
 
 
 def _legend(figure: Figure, series, draw) -> None:
@@ -165,7 +171,3 @@ def _legend(figure: Figure, series, draw) -> None:
         for handle in handles[:2]:
             handle.set_label(f"{handle.get_label()}, years")
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-
-
-def _heading(region: str) -> str:
-    return region[:1].upper() + region[1:]

@@ -26,7 +26,8 @@ def skill(scores: xr.Dataset, statistic: str = "median") -> Figure:
     """
     summary = scores.summary.sel(cells="test", statistic=statistic).isel(region=0)
     variables = [str(name) for name in summary["variable"].values]
-    scales = [str(scale) for scale in summary.scale.values]
+    known = summary.sel(metric=list(SHOWN)).notnull()
+    scales = [str(s) for s in summary.scale.values if known.sel(scale=s).any()]
     models = [name for name in MODELS if name in summary.model]
     place = np.arange(len(variables))
     figure, axes = style.panels(

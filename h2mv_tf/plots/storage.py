@@ -70,10 +70,11 @@ def _draw_stack(axis: Axes, storage: xr.Dataset) -> None:
 
 def _draw_shares(axis: Axes, shares: xr.Dataset, number: int) -> None:
     left = np.zeros(shares.sizes["region"])
+    regions = [name[:1].upper() + name[1:] for name in map(str, shares.region.values)]
     for name, share in zip(STORES, SHARES, strict=True):
         values = np.nan_to_num(shares[share].values)
         bars = axis.barh(
-            shares.region.values, values, left=left, color=style.PARTS[name], height=0.7
+            regions, values, left=left, color=style.PARTS[name], height=0.7
         )
         axis.bar_label(
             bars,

@@ -61,7 +61,7 @@ def story(cell: xr.Dataset, *, years: Sequence[int], heading: str = "") -> Figur
         style.headed(axis, number)
         axis.locator_params(axis="y", nbins=4)
         axis.margins(y=0.04)
-        if axis.get_legend_handles_labels()[0]:
+        if len(axis.get_legend_handles_labels()[0]) > 1:
             axis.legend(
                 loc="lower right", bbox_to_anchor=(1, 0.97), ncols=6, borderpad=0.1,
                 columnspacing=1.2,
@@ -88,7 +88,7 @@ def _precipitation(axis: Axes, cell: xr.Dataset) -> None:
 def _weather(axis: Axes, cell: xr.Dataset) -> None:
     axis.plot(cell.time, cell.air_temperature - ZERO_CELSIUS, color=style.RED, lw=0.7)
     axis.axhline(0, color=style.RED, linewidth=0.4)
-    axis.set_ylabel("T [°C]", color=style.RED)
+    axis.set_ylabel(f"T [{style.units('degC')}]", color=style.RED)
     other = axis.twinx()
     other.plot(cell.time, cell.net_radiation, color=style.GREY, lw=0.6, alpha=0.9)
     other.set_ylabel(_short("net_radiation", "Rn"), color=style.GREY)

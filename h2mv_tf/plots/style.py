@@ -25,7 +25,7 @@ MM = 1 / 25.4  # inches
 WIDTH, COLUMN, TALLEST = 180.0, 88.0, 235.0  # mm, of a page, its column, its height
 DPI = 200
 SMALL, TEXT, TITLE = 7.0, 7.5, 8.0  # points
-BLACK, GREY, SEA = "0.0", "0.45", "0.92"
+BLACK, GREY, SEA = "0.0", "0.45", "0.86"
 # Okabe and Ito (2008).
 BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
 ORANGE, RED, PINK, YELLOW = "#E69F00", "#D55E00", "#CC79A7", "#F0E442"
@@ -122,6 +122,72 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+class Slot(NamedTuple):
+    """Where a panel stands on a page, from its lower left corner [mm]."""
+
+    left: float
+    low: float
+    wide: float
+    high: float
+
+    def below(self, distance: float, high: float, share: float = 1.0) -> "Slot":
+        """A slot under this one, of a share of its width."""
+        margin = self.wide * (1 - share) / 2
+        low = self.low - distance - high
+        return Slot(self.left + margin, low, self.wide * share, high)
+
+    def axes(self, figure: Figure) -> Axes:
+        """Axes that fill the slot."""
+        width, height = figure.get_size_inches() / MM
+        left, wide = self.left / width, self.wide / width
+        return figure.add_axes((left, self.low / height, wide, self.high / height))
+
+
+def slots(
+    count: int,
+    columns: int,
+    *,
+    ratio: float,
+    left: float,
+    gap: float,
+    above: float,
+    below: float,
+    foot: float = 0.0,
+) -> tuple[Figure, list[Slot]]:
+    """A figure without a layout of its own, and slots of one shape, row by row.
+
+    For panels of a fixed shape, which matplotlib's layouts leave blank space around.
+
+    Args:
+        count: Number of panels.
+        columns: Panels side by side.
+        ratio: Height of a panel per its width.
+        left: Room to the left of the first column [mm].
+        gap: Room between two columns [mm].
+        above: Room above each panel [mm].
+        below: Room below it [mm].
+        foot: Room at the foot of the figure [mm].
+    """
+    rows, right = -(-count // columns), 4.0
+    room = (WIDTH - left - right - gap * (columns - 1)) / columns
+    most = (TALLEST - foot) / rows - above - below
+    high = max(min(room * ratio, most), 15.0)
+    wide = min(room, high / ratio)
+    pitch = above + high + below
+    height = rows * pitch + foot
+    figure = Figure(figsize=(WIDTH * MM, height * MM))
+    places = (divmod(number, columns) for number in range(count))
+    return figure, [
+        Slot(
+            left + column * (room + gap) + (room - wide) / 2,
+            height - (row + 1) * pitch + below,
+            wide,
+            high,
+        )
+        for row, column in places
+    ]
+
+
 def headed(axis: Axes, number: int, title: str = "") -> None:
     """Writes the letter of a panel, from 0, and its title above it."""
     letter = chr(ord("a") + number % 26) * (number // 26 + 1)
@@ -135,6 +201,9 @@ def save(figure: Figure, file: Path) -> Path:
     # The same figure gives the same bytes.
     metadata = {"CreationDate": None} if suffix == "pdf" else None
     with mpl.rc_context(PARAMETERS):
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once for all formats
         figure.savefig(partial, format=suffix, dpi=DPI, metadata=metadata)
     return partial.replace(file)
 
@@ -163,6 +232,11 @@ def symbol(name: str) -> str:
     if not base:
         return title(name)
     return f"${base}_{{{index}}}$" if index else base
+
+
+def short(name: str) -> str:
+    """The shortest name that a reader knows: SWE, TWS, fAPAR; otherwise the symbol."""
+    return ACRONYMS.get(name) or symbol(name)
 
 
 def label(name: str, words: str | None = None) -> str:
@@ -223,23 +297,26 @@ def spread(values: np.ndarray) -> Look:
     return Look(_shortened(_ERROR), 0.0, high, _extend(values, 0.0, high))
 
 
-def bias(name: str, values: np.ndarray, centre: float = 0.0) -> Look:
+def bias(
+    name: str, values: np.ndarray, *, centre: float = 0.0, most: float = np.inf
+) -> Look:
     """The look of a difference, or of a ratio: the same to both sides of a centre.
 
     Args:
         name: Variable that differs; more of it is blue, of plants green.
         values: The values that are drawn.
         centre: Where there is no difference.
+        most: What limits are away from it at most.
     """
     colormap = _PINK_GREEN if COLORMAPS.get(name) is _PLANTS else _DRY_WET
-    reach = np.abs(np.subtract(robust(values), centre)).max() or 1.0
+    reach = min(np.abs(np.subtract(robust(values), centre)).max() or 1.0, most)
     low, high = centre - reach, centre + reach
     return Look(colormap, low, high, _extend(values, low, high))
 
 
 def skill(values: np.ndarray, low: float = -0.5) -> Look:
     """The look of a score of which 1 is perfect: always the same, down to `low`."""
-    return Look(scientific.batlow, low, 1.0, _extend(values, low, 1.0))
+    return Look(scientific.imola, low, 1.0, _extend(values, low, 1.0))
 
 
 def robust(values: np.ndarray, share: float = 0.02) -> tuple[float, float]:
@@ -300,6 +377,6 @@ def _extend(values: np.ndarray, low: float, high: float) -> str:
 
 
 def _shortened(colormap: Colormap) -> Colormap:
-    """Without its lightest and darkest, which are hard to tell from sea and lines."""
-    colors = colormap(np.linspace(0.06, 0.92, 256))
+    """Without its darkest, which are hard to tell from lines."""
+    colors = colormap(np.linspace(0.0, 0.92, 256))
     return LinearSegmentedColormap.from_list(f"{colormap.name} shortened", colors)

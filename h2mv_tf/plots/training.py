@@ -124,9 +124,10 @@ def _panels(terms: list[str]) -> tuple[Figure, dict[str, Axes]]:
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(ticker.NullFormatter())
         axis.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-        axis.tick_params(labelbottom=number + columns >= len(terms))
+        last = number + columns >= len(terms)
+        axis.tick_params(labelbottom=last)
+        axis.set_xlabel("epoch" if last else "", labelpad=1)
     for axis in axes.flat[len(terms) :]:
         axis.set_axis_off()
-    figure.supxlabel("epoch", fontsize=style.TEXT)
     figure.supylabel("loss [–]", fontsize=style.TEXT)  # noqa: RUF001
     return figure, dict(zip(terms, axes.flat, strict=False))

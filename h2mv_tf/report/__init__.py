@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from h2mv_tf import __version__
 from h2mv_tf.errors import UserError
 from h2mv_tf.report import contents
+from h2mv_tf.report.parts import DAILY
 
 NAME = "report.html"
 
@@ -29,7 +30,7 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
-_UNIT = re.compile(r"\[[^]]*\]|[\d.e-]+ mm d-1")
+_UNIT = re.compile(rf"\[[^]]*\]|[\d.e-]+ {DAILY}")
 
 
 def _unbroken(text: str) -> Markup:

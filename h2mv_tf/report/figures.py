@@ -8,9 +8,10 @@ from PIL import Image, UnidentifiedImageError
 
 from h2mv_tf.errors import UserError
 from h2mv_tf.report.parts import Figure, title
+from h2mv_tf.variables import CONSTRAINTS
 
 # A figure of matplotlib is made for print; on a screen it is shown a little larger.
-PIXELS_PER_INCH = 110
+PIXELS_PER_INCH = 135
 SCREEN = 96  # pixels per inch of a file that does not say
 
 # Name of the file -> what it shows.
@@ -18,6 +19,24 @@ CAPTIONS = {
     "loss_curves": "Loss and its terms in training and validation against the epoch; "
     "the grey line marks the best epoch.",
     "roles": "Cells that train, validate and test.",
+    "means": "Means over the period of states, fluxes and ratios, and parameters.",
+    **{
+        f"scores_{name}": f"Scores against observations in each cell: {title(name)}."
+        for name in CONSTRAINTS
+    },
+    "skill": "Scores of the model and of the baselines at every time scale, as in the "
+    "tables: the median over test cells.",
+    "seasonal_cycles": "Mean seasonal cycles by climate region, observed and "
+    "simulated; only cells and months that both have.",
+    "interannual": "Monthly anomalies from the mean seasonal cycle by climate region, "
+    "and their means of the years, observed and simulated.",
+    "scatter": "Observed against simulated values: days of snow, months of the others.",
+    "tws_composition": "Mean seasonal cycles of snow, soil moisture and groundwater by "
+    "climate region, and their shares of the variability of TWS.",
+    "story": "One cell, day by day: weather, stores, fluxes and learned coefficients.",
+    "equifinality": "Differences between the folds, variable by variable, and what "
+    "they are made of.",
+    "equifinality_maps": "Standard deviation over the folds of the means over time.",
 }
 
 
@@ -35,7 +54,7 @@ def embed(folder: Path, only: Iterable[str] = (), without: Iterable[str] = ()) -
     order = list(CAPTIONS)
     files = {
         file.stem: file
-        for file in sorted(folder.glob("*.png"))
+        for file in sorted(folder.glob("[!.]*.png"))
         if file.stem not in without and (not only or file.stem in only)
     }
     names = [name for name in order if name in files]
@@ -56,8 +75,8 @@ def _figure(file: Path) -> Figure:
             size, (dpi, _) = image.size, image.info.get("dpi", (SCREEN, SCREEN))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise UserError(
-            f"Figure '{file}' is no picture: {error}. Remove it, or draw it again with: "
-            f"python -m h2mv_tf plot {file.parent.parent}"
+            f"Figure '{file}' is no picture. Draw it again with: python -m h2mv_tf "
+            f"plot {file.parent.parent}"
         ) from error
     width, height = (round(side / dpi * PIXELS_PER_INCH) for side in size)
     data = base64.b64encode(file.read_bytes()).decode("ascii")

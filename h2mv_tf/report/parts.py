@@ -6,9 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from h2mv_tf.plots import style
 from h2mv_tf.variables import VARIABLES
 
-NOTHING = "–"  # stands where there is no number
+NOTHING = "–"  # noqa: RUF001  stands where there is no number
+
+DAILY = style.units("mm d-1")
 
 # Metrics without units are told to the hundredth, the others as `number` does.
 _HUNDREDTHS = ("nse", "kge", "kge_2012", "r", "alpha", "beta")
@@ -16,7 +19,7 @@ _TITLES = {
     "nse": "NSE",
     "kge": "KGE",
     "kge_2012": "KGE 2012",
-    "alpha": "α",
+    "alpha": "α",  # noqa: RUF001
     "beta": "β",
     "rmse": "RMSE",
     "ubrmse": "ubRMSE",
@@ -91,7 +94,10 @@ class Verdict(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section of the page; what it has comes in the order of the attributes."""
+    """A section of the page; what it has comes in the order of the attributes.
+
+    Each line of `text` is a paragraph.
+    """
 
     title: str
     verdict: Verdict | None = None
@@ -115,8 +121,8 @@ class Section(NamedTuple):
 def number(value: float | None, metric: str = "") -> str:
     """A number as a table shows it: three digits, or as is usual for a metric.
 
-    >>> number(0.8711833953857422), number(6.48e-05), number(None)
-    ('0.871', '6.48e-05', '–')
+    >>> number(0.8711833953857422), number(6.48e-05), number(0.8711, "nse")
+    ('0.871', '6.48e-05', '0.87')
     """
     if value is None or math.isnan(value):
         return NOTHING
@@ -130,10 +136,17 @@ def number(value: float | None, metric: str = "") -> str:
 
 
 def title(name: str) -> str:
-    """A metric, model or quantity as it stands over a column."""
+    """A variable, metric, model or quantity as it stands over a column."""
+    if name in VARIABLES:
+        return style.title(name)
     return _TITLES.get(name, name.replace("_", " "))
 
 
 def label(name: str) -> str:
-    """A variable with its units; another name as it is."""
-    return VARIABLES[name].label if name in VARIABLES else title(name)
+    """A variable with its units; another name as `title` has it."""
+    return style.label(name) if name in VARIABLES else title(name)
+
+
+def rate(value: float) -> str:
+    """A number in mm a day."""
+    return f"{number(value)} {DAILY}"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from h2mv_tf.plots import style
 from h2mv_tf.report.parts import Table, label, number, title
 from h2mv_tf.variables import VARIABLES
 
@@ -13,11 +14,30 @@ STATISTICS = {
     "median": "median over cells",
     "mean series": "area-weighted mean series",
 }
+OF_SERIES = ("nse", "kge", "r", "alpha", "beta", "rmse", "bias")  # in the truth's table
+OF_MAP = ("nse", "r", "rmse", "bias")
+TRUTH_SCALE = "daily"
 REGIONAL_SCALE = "monthly"  # the one on which all variables can be compared
-_SCORES = (
-    "NSE, KGE, KGE 2012, r, α and β have no units; RMSE, ubRMSE and bias have those of "
-    "the variable."
+MODELS = {
+    "h2mv": "H2MV: the trained model.",
+    "untrained": "Untrained: the same model before its training.",
+    "mean seasonal cycle": "Mean season: the mean seasonal cycle of the training cells "
+    "in the climate region of a cell.",
+}
+METRICS = (
+    "Seasonal: means of the calendar months; anomaly: how the months differ from it. "
+    "NSE, KGE, r, α (ratio of the deviations) and β (of the means) "  # noqa: RUF001
+    "are 1 at best; RMSE, ubRMSE and bias have the units of the variable. KGE 2012 has "
+    "the ratio of the coefficients of variation in place of α."  # noqa: RUF001
 )
+
+
+def legend(scores: xr.Dataset) -> str:
+    """What the columns of `skill` are, and what there is to know of the evaluation."""
+    if "summary" not in scores:
+        return ""
+    models = [MODELS[name] for name in _names(scores, "model") if name in MODELS]
+    return "\n".join([" ".join(models), METRICS, scores.attrs.get("notes", "")])
 
 
 def skill(scores: xr.Dataset) -> list[Table]:
@@ -27,14 +47,15 @@ def skill(scores: xr.Dataset) -> list[Table]:
         scores: As `evaluate` writes it, with `summary` (model, variable, scale,
             metric, cells, region, statistic).
     """
-    summary, where = _where_tested(scores["summary"], "cells")
+    if "summary" not in scores:
+        return []
+    summary, where = _where_tested(scores["summary"])
     models = _names(summary, "model")
     metrics = [m for m in COMPARED if m in _names(summary, "metric")]
     whole = summary.isel(region=0)
     tables = [
         _by_scale(
             whole.sel(statistic=statistic, metric=metrics),
-            "variable",
             ("metric", "model"),
             f"Model and baselines against observations: {STATISTICS[statistic]}, "
             f"{where}",
@@ -45,55 +66,90 @@ def skill(scores: xr.Dataset) -> list[Table]:
     tables.append(
         _by_scale(
             whole.sel(statistic="median", model=models[0]),
-            "variable",
             ("metric",),
             f"All metrics of the model: median over cells, {where}",
         )
     )
     if summary.sizes["region"] > 1 and REGIONAL_SCALE in _names(summary, "scale"):
-        tables.append(_regions(summary.sel(model=models[0]), where))
+        tables.append(_regions(scores, where))
     return [table for table in tables if table.rows]
 
 
 def truth(scores: xr.Dataset) -> list[Table]:
-    """How well the truth of a synthetic world is met, variable by variable."""
-    if "truth_summary" not in scores:
-        return []
-    summary, where = _where_tested(scores["truth_summary"], "cells")
-    table = _by_scale(
-        summary.isel(region=0).sel(statistic="median"),
-        "truth_variable",
-        ("metric",),
-        f"The model against the synthetic truth: median over cells, {where}",
+    """How well the truth of a synthetic world is met, variable by variable.
+
+    Args:
+        scores: With `truth_summary` (truth_variable, scale, metric, cells, region,
+            statistic), `truth_pattern` (truth_variable, metric, cells, region) and
+            `constant` (constant_name, source), as far as there are any.
+    """
+    tables = []
+    if "truth_summary" in scores:
+        tables.append(_truths(scores))
+    if "constant" in scores:
+        constants = scores["constant"]
+        rows = [
+            (label(name), *map(number, constants.sel(constant_name=name).values))
+            for name in _names(constants, "constant_name")
+        ]
+        columns = ("constant", *_names(constants, "source"))
+        tables.append(Table("Learned once for the globe", columns, rows))
+    return [table for table in tables if table.rows]
+
+
+def _truths(scores: xr.Dataset) -> Table:
+    """Scores of daily series and, beside them, of the map of their means."""
+    summary, where = _where_tested(scores["truth_summary"])
+    series = summary.isel(region=0).sel(statistic="median", scale=TRUTH_SCALE)
+    parts = {f"{TRUTH_SCALE} series, median over cells": (series, OF_SERIES)}
+    if "truth_pattern" in scores:
+        cells = where.removesuffix(" cells")
+        pattern = scores["truth_pattern"].sel(cells=cells).isel(region=0)
+        parts["map of time means"] = (pattern, OF_MAP)
+    known = _names(series, "metric")
+    parts = {of: (v, [m for m in ms if m in known]) for of, (v, ms) in parts.items()}
+    rows = []
+    for name in _names(series, "truth_variable"):
+        values = [
+            number(part.sel(truth_variable=name, metric=metric).item(), metric)
+            for part, metrics in parts.values()
+            for metric in metrics
+        ]
+        rows.append((label(name), *values))
+    return Table(
+        f"The model against the synthetic truth, {where}",
+        ("variable", *(title(m) for _, metrics in parts.values() for m in metrics)),
+        rows,
+        groups=[(of, len(metrics)) for of, (_, metrics) in parts.items()],
     )
-    return [table] if table.rows else []
 
 
 def emergent(scores: xr.Dataset) -> list[Table]:
     """Quantities that nothing was trained on, by region, and in the truth."""
     if "emergent_summary" not in scores:
         return []
-    sources = {"model": scores["emergent_summary"]}
+    summary = scores["emergent_summary"]
+    sources = {"model": summary}
     if "emergent_truth_summary" in scores:
         sources["truth"] = scores["emergent_truth_summary"]
-    quantities = _names(sources["model"], "quantity")
+    quantities = _names(summary, "quantity")
     tables = []
-    for cells in _names(sources["model"], "cells"):
+    for cells in _names(summary, "cells"):
         rows = []
-        for region in _names(sources["model"], "region"):
+        for region in _names(summary, "region"):
             values = [
                 source.sel(quantity=quantity, cells=cells, region=region).item()
                 for quantity in quantities
                 for source in sources.values()
             ]
             if not np.isnan(values).all():
-                rows.append((region, *(f"{number(v, 'r')}" for v in values)))
-        caption = f"Emergent quantities [1], {cells} cells"
+                rows.append((region, *(number(value, "r") for value in values)))
+        caption = f"Emergent quantities, {cells} cells"
         if len(sources) > 1:
             columns = ["region", *(list(sources) * len(quantities))]
-            groups = [(title(q), len(sources)) for q in quantities]
+            groups = [(style.title(q), len(sources)) for q in quantities]
         else:
-            columns, groups = ["region", *map(title, quantities)], []
+            columns, groups = ["region", *map(style.title, quantities)], []
         if rows:
             tables.append(Table(caption, columns, rows, groups=groups))
     return tables
@@ -107,6 +163,8 @@ def equifinality(folds: xr.Dataset) -> list[Table]:
             term), `total` (step, variable) and, perhaps, `relative_spread`
             (variable, lat, lon) or (variable, cell).
     """
+    if "decomposition" not in folds:
+        return []
     steps, terms = _names(folds, "step"), _names(folds, "term")
     columns = ["kind", "variable", *([*terms, "total"] * len(steps))]
     groups = [(step, len(terms) + 1) for step in steps]
@@ -125,7 +183,9 @@ def equifinality(folds: xr.Dataset) -> list[Table]:
         if "relative_spread" in folds:
             values.append(spread.sel(variable=variable))
         kind = VARIABLES[variable].kind if variable in VARIABLES else ""
-        rows.append((kind, variable, *(number(float(value)) for value in values)))
+        rows.append(
+            (kind, title(variable), *(number(float(value)) for value in values))
+        )
     kinds = list(dict.fromkeys(row[0] for row in rows))
     rows.sort(key=lambda row: kinds.index(row[0]))
     note = (
@@ -142,52 +202,57 @@ def equifinality(folds: xr.Dataset) -> list[Table]:
     return [Table(caption, columns, rows, heads=2, groups=groups, note=note)]
 
 
-def _where_tested(summary: xr.DataArray, dim: str) -> tuple[xr.DataArray, str]:
+def _where_tested(summary: xr.DataArray) -> tuple[xr.DataArray, str]:
     """The summary of the test cells; of all, where no cell is one."""
-    for cells in ("test", "all"):
-        if cells in _names(summary, dim) and summary.sel({dim: cells}).notnull().any():
-            return summary.sel({dim: cells}), f"{cells} cells"
-    return summary.isel({dim: 0}), "all cells"
+    tested = summary.sel(cells="test")
+    if tested.notnull().any():
+        return tested, "test cells"
+    return summary.sel(cells="all"), "all cells"
 
 
-def _by_scale(
-    summary: xr.DataArray, variable: str, across: Sequence[str], caption: str
-) -> Table:
+def _by_scale(summary: xr.DataArray, across: Sequence[str], caption: str) -> Table:
     """A row for each variable and scale, with what there is `across` in columns."""
-    inner = across[-1]
     rows = []
-    for name in _names(summary, variable):
+    for name in _names(summary, "variable"):
         for scale in _names(summary, "scale"):
-            values = summary.sel({variable: name, "scale": scale}).transpose(*across)
+            values = summary.sel(variable=name, scale=scale).transpose(*across)
             if values.isnull().all():
                 continue
-            metrics = values.coords["metric"].broadcast_like(values)
+            metrics = values["metric"].broadcast_like(values).transpose(*across)
             pairs = zip(values.values.flat, metrics.values.flat, strict=True)
             rows.append((label(name), scale, *(number(v, str(m)) for v, m in pairs)))
-    heads, groups = [title(n) for n in _names(summary, inner)], []
+    heads, groups = [title(n) for n in _names(summary, across[-1])], []
     if len(across) > 1:
         groups = [(title(n), len(heads)) for n in _names(summary, across[0])]
         heads *= len(groups)
-    columns = ("variable", "scale", *heads)
-    return Table(caption, columns, rows, heads=2, groups=groups, note=_SCORES)
+    return Table(caption, ("variable", "scale", *heads), rows, heads=2, groups=groups)
 
 
-def _regions(summary: xr.DataArray, where: str) -> Table:
-    """NSE by region."""
-    summary = summary.sel(scale=REGIONAL_SCALE, metric="nse")
+def _regions(scores: xr.Dataset, where: str) -> Table:
+    """NSE of the model by region."""
+    cells = where.removesuffix(" cells")
+    summary = scores["summary"].isel(model=0)
+    summary = summary.sel(cells=cells, scale=REGIONAL_SCALE, metric="nse")
     variables = _names(summary, "variable")
     statistics = [s for s in STATISTICS if s in _names(summary, "statistic")]
+    counted = "cell_count" in scores
     rows = []
     for region in _names(summary, "region"):
         values = summary.sel(region=region, statistic=statistics)
         values = values.transpose("statistic", "variable").values.ravel()
-        if not np.isnan(values).all():
-            rows.append((region, *(number(value, "nse") for value in values)))
+        texts = [number(value, "nse") for value in values]
+        if counted:
+            count = scores["cell_count"].sel(region=region, cells=cells)
+            texts.insert(0, f"{int(count)}")
+        if counted or not np.isnan(values).all():
+            rows.append((region, *texts))
+    columns = [title(name) for name in variables] * len(statistics)
+    groups = [(STATISTICS[s], len(variables)) for s in statistics]
     return Table(
         f"NSE of the model by climate region, {REGIONAL_SCALE}, {where}",
-        ("region", *(variables * len(statistics))),
+        ("region", *(["cells"] * counted), *columns),
         rows,
-        groups=[(STATISTICS[s], len(variables)) for s in statistics],
+        groups=[*([("", 1)] * counted), *groups],
     )
 
 

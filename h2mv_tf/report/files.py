@@ -1,0 +1,58 @@
+"""Files of a folder, each of which may be there or not."""
+
+import json
+from pathlib import Path
+
+import xarray as xr
+
+from h2mv_tf.errors import UserError
+
+PREDICTIONS, ENSEMBLE = "predictions", "ensemble"  # without suffix
+SUFFIXES = (".zarr", ".nc")
+
+
+def simulated(folder: Path, name: str) -> Path:
+    """Predictions in whichever format they are; the path of a Zarr store if in none."""
+    known = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+    return next((file for file in known if file.exists()), known[0])
+
+
+def scores(predictions: Path) -> Path:
+    """The scores of predictions."""
+    return evaluation(predictions) / "scores.nc"
+
+
+def evaluation(predictions: Path) -> Path:
+    """The folder of the evaluation of predictions."""
+    return predictions.with_suffix(".evaluation")
+
+
+def dataset(file: Path) -> xr.Dataset:
+    """A NetCDF file, to be closed; an empty data set where there is none.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    if not file.exists():
+        return xr.Dataset()
+    try:
+        return xr.open_dataset(file)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"'{file}' is not NetCDF. Remove it, and make it again with the command "
+            "that made it."
+        ) from error
+
+
+def mapping(file: Path) -> dict:
+    """What is in a JSON file; nothing where there is none.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"'{file}' is not JSON: {error}.") from error
