@@ -120,7 +120,7 @@ def _store(path: Path, cells: int, years: int) -> Store:
     days = pd.date_range("2001-01-01", f"{2000 + years}-12-31")
     places = {"lat": ("cell", random.uniform(-60, 80, cells))}
     places["lon"] = ("cell", random.uniform(-180, 180, cells))
-    season = 12 * np.cos(2 * np.pi * days.dayofyear.values / 365)[:, None]
+    season = 12 * np.cos(2 * np.pi * days.day_of_year.values / 365)[:, None]
     shape = (len(days), cells)
     weather = {
         "net_radiation": random.normal(80, 40, shape) - season,

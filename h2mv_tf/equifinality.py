@@ -148,14 +148,8 @@ def _alike(folds: Mapping[str, xr.Dataset]) -> xr.Dataset:
             f"There are predictions of {len(folds)} fold; two or more are compared. "
             "Make them with trainers/cross_validate.py."
         )
-    (_, first), *others = folds.items()
-    for name, other in others:
-        for what in ("time", *first.coords):
-            if what not in other.coords or not first[what].equals(other[what]):
-                raise UserError(
-                    f"Fold '{name}' differs from the first in its {what}. Predict all "
-                    "folds from one store, with the same options."
-                )
+    predictions.refuse_different(folds)
+    first = next(iter(folds.values()))
     if first.attrs.get("frequency") != "daily":
         raise UserError(
             "The predictions are monthly; folds are compared day by day. Predict them "

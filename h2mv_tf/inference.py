@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from h2mv_tf.data.check import refuse_forcing, refuse_static
 from h2mv_tf.data.store import Block, Store
 from h2mv_tf.data.writing import (
     ALONE,
+    CHUNKS,
     Arrays,
     Shard,
     Writer,
@@ -36,7 +37,7 @@ from h2mv_tf.data.writing import (
 )
 from h2mv_tf.errors import UserError
 from h2mv_tf.model import H2MV
-from h2mv_tf.predictions import AREA, BOUNDS, MARK, ROLE, SERIES, Profile
+from h2mv_tf.predictions import MARK, SERIES, Profile
 from h2mv_tf.run_folder import git_commit
 from h2mv_tf.trained import Trained
 from h2mv_tf.variables import BALANCE, FORCING, OUTPUTS, VARIABLES, find, names
@@ -101,19 +102,44 @@ class Simulator:
     """Simulates cells on one device, always as many at a time.
 
     Args:
-        trained: The model.
+        settings: Of the model's constructor.
         job: What is asked for.
         device: Name of the device.
     """
 
-    def __init__(self, trained: Trained, job: Job, device: str):
-        self.job, self.device = job, device
+    # One for each device is kept: to compile it takes seconds, and models that differ
+    # in their weights alone share it.
+    _kept: ClassVar[dict[str, "Simulator"]] = {}
+
+    def __init__(self, settings: Mapping, job: Job, device: str):
+        self.cells, self.device = job.cells, device
+        self._made_of = self._needed(settings, job)
         with tf.device(device):
-            self.model = H2MV.from_config(dict(trained.settings))
-            self.model.set_weights(trained.weights)
+            self.model = H2MV.from_config(dict(settings))
         outputs = [name for name in job.names if name in OUTPUTS]
-        self.outputs = tuple(dict.fromkeys((*outputs, *OF_BALANCE)))
+        self._outputs = tuple(dict.fromkeys((*outputs, *OF_BALANCE)))
+        self._spin_up = job.spin_up
         self._run = tf.function(self._run, jit_compile=True, autograph=False)
+
+    @classmethod
+    def of(cls, trained: Trained, job: Job, device: str) -> "Simulator":
+        """The simulator of a model: that of the model before, where it fits.
+
+        Args:
+            trained: The model.
+            job: What is asked for.
+            device: Name of the device.
+        """
+        kept = cls._kept.get(device)
+        if kept is None or kept._made_of != cls._needed(trained.settings, job):
+            kept = cls._kept[device] = cls(trained.settings, job, device)
+        kept.model.set_weights(trained.weights)
+        return kept
+
+    @staticmethod
+    def _needed(settings: Mapping, job: Job) -> tuple:
+        sizes = {k: v for k, v in settings.items() if k != "name"}
+        return sizes, job.names, job.spin_up, job.cells
 
     def __call__(
         self, forcing: np.ndarray, static: np.ndarray
@@ -130,7 +156,7 @@ class Simulator:
         """
         count = len(forcing)
         # Those that lack are the last one again: one shape, one program.
-        rows = np.minimum(np.arange(self.job.cells), count - 1)
+        rows = np.minimum(np.arange(self.cells), count - 1)
         with tf.device(self.device):
             values = self._run(tf.constant(forcing[rows]), tf.constant(static[rows]))
         arrays = {name: value.numpy() for name, value in values.items()}
@@ -141,9 +167,9 @@ class Simulator:
 
     def _run(self, forcing, static):
         state = None
-        for _ in range(self.job.spin_up):
+        for _ in range(self._spin_up):
             state = self.model.spin_up(forcing, static, state)
-        values, _ = self.model.simulate(forcing, static, state, self.outputs)
+        values, _ = self.model.simulate(forcing, static, state, self._outputs)
         storage = state.swe + state.soil_moisture + state.groundwater
         return values | {INITIAL: storage[:, 0]}
 
@@ -153,15 +179,21 @@ class Work:
 
     Args:
         simulator: Of a device of its own.
+        job: What is asked for.
         store: Where the weather is.
         static: Static inputs of all land cells (cells, static inputs).
         arrays: Where to write.
     """
 
     def __init__(
-        self, simulator: Simulator, store: Store, static: np.ndarray, arrays: Arrays
+        self,
+        simulator: Simulator,
+        job: Job,
+        store: Store,
+        static: np.ndarray,
+        arrays: Arrays,
     ):
-        self.simulator, self.store = simulator, store
+        self.simulator, self.job, self.store = simulator, job, store
         self.static, self.arrays = static, arrays
         self.months = store.time.to_period("M").astype("int64").values
 
@@ -180,7 +212,7 @@ class Work:
         """
         cells = np.concatenate([block.cells for block in blocks])
         forcing = self._forcing(blocks)
-        step = self.simulator.job.cells
+        step = self.job.cells
         parts = [
             self._simulated(cells[n : n + step], forcing[n : n + step])
             for n in range(0, len(cells), step)
@@ -210,7 +242,7 @@ class Work:
         self, cells: np.ndarray, forcing: np.ndarray
     ) -> dict[str, np.ndarray]:
         """What is written of some cells, by name, (cells, steps) or (cells,)."""
-        job = self.simulator.job
+        job = self.job
         values = self.simulator(forcing, self.static[cells])
         values |= self._balance(values, cells)
         return {
@@ -254,7 +286,7 @@ class Work:
     def _begin(self, name: str, values: np.ndarray, block: Block):
         """Begins to write a variable of a block."""
         shape = [region.stop - region.start for region in block.region]
-        job = self.simulator.job
+        job = self.job
         _, factor = predictions.stored_units(name, job.profile)
         grid = np.full((*shape, *values.shape[1:]), np.nan, "float32")
         grid.reshape(-1, *values.shape[1:])[block.place] = values * np.float32(factor)
@@ -360,7 +392,9 @@ def predict(
             done = _on_cluster(cluster, trained, job, store, writer.arrays, groups)
         else:
             works = [
-                Work(Simulator(trained, job, hand), store, static, writer.arrays)
+                Work(
+                    Simulator.of(trained, job, hand), job, store, static, writer.arrays
+                )
                 for hand in hands[: len(groups)]
             ]
             done = worked(works, groups)
@@ -417,6 +451,7 @@ def as_netcdf(store: Path, to: Path) -> None:
             for name, data in dataset.data_vars.items()
             if data.ndim
         }
+        dataset.attrs.pop(CHUNKS, None)  # of the Zarr store
         dataset.drop_encoding().to_netcdf(to, engine="netcdf4", encoding=encoding)
 
 
@@ -468,39 +503,6 @@ def asked_for(variables: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in (*OUTPUTS, *BALANCE) if name in wanted)
 
 
-def declare(
-    writer: Writer,
-    land: xr.DataArray,
-    template: xr.Dataset,
-    roles: xr.DataArray,
-    *,
-    monthly: bool,
-) -> None:
-    """Makes the arrays of predictions, and fills those that describe the cells.
-
-    Args:
-        writer: Of the store.
-        land: Land mask.
-        template: Of `predictions.template`.
-        roles: Role of every cell.
-        monthly: Whether steps are months.
-    """
-    time = pd.DatetimeIndex(template.time.values)
-    describing = {
-        AREA: predictions.cell_area(land),
-        ROLE: roles,
-        BOUNDS: predictions.time_bounds(time, monthly),
-    }
-    dataset = template.assign(describing)
-    days = predictions.days_since_1970(time)
-    dataset = dataset.assign_coords(time=("time", days, predictions.TIME))
-    for name, attributes in predictions.PLACES.items():
-        dataset[name].attrs.update(attributes)
-    writer.declare("", dataset)
-    for name in describing:
-        writer.put("", dataset[name].values, name=name)
-
-
 def declare_all(
     writer: Writer, trained: Trained, store: Store, time: pd.DatetimeIndex, job: Job
 ) -> None:
@@ -508,7 +510,8 @@ def declare_all(
     template = predictions.template(
         store.land, time, job.names, profile=job.profile, monthly=job.monthly
     )
-    declare(writer, store.land, template, trained.role_of(store), monthly=job.monthly)
+    roles = trained.role_of(store)
+    predictions.declare(writer, store.land, template, roles, monthly=job.monthly)
     for name in names("constant"):
         if name in job.names:
             value = np.float32(trained.constants[name])
@@ -608,7 +611,7 @@ def _on_cluster(
             "scheduler`, and its workers with `dask worker ADDRESS` where this package "
             "is installed and the same paths are there."
         ) from error
-    with client:
+    with client, client.as_current():
         place = (store.path.resolve(), tuple(store.groups.items()))
         model = client.scatter(trained, broadcast=True)
         futures = {
@@ -642,8 +645,8 @@ def _of_cluster(
         if key not in _WORK:
             _WORK.clear()
             store = Store.open(path, dict(groups))
-            simulator = Simulator(trained, job, distribution.own_devices(1)[0])
-            _WORK[key] = Work(simulator, store, store.static(), Arrays(target))
+            simulator = Simulator.of(trained, job, distribution.own_devices(1)[0])
+            _WORK[key] = Work(simulator, job, store, store.static(), Arrays(target))
         for wait in _WORK[key](blocks):
             wait()
 

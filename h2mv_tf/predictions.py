@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from h2mv_tf.data.units import converted
+from h2mv_tf.data.writing import Writer
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import BALANCE, DAILY_OUTPUTS, OUTPUTS, VARIABLES, Variable
 
@@ -82,8 +83,8 @@ def load(path: str | Path) -> xr.Dataset:
     except (OSError, ValueError, KeyError) as error:
         words = " ".join(str(error).split())[:200]
         raise UserError(
-            f"'{path}' cannot be read as predictions: {words}. Expected a Zarr store or "
-            "a NetCDF file that `python -m h2mv_tf predict` wrote."
+            f"'{path}' cannot be read as predictions: {words}. Expected a Zarr store "
+            "or a NetCDF file that `python -m h2mv_tf predict` wrote."
         ) from error
     profile = dataset.attrs.get(MARK)
     if profile not in get_args(Profile):
@@ -93,7 +94,7 @@ def load(path: str | Path) -> xr.Dataset:
         )
     arrays = {}
     for stored, data in dataset.drop_vars([AREA, ROLE, BOUNDS]).data_vars.items():
-        suffix = next((s for s in (SPREAD, QUANTILE) if stored.endswith(s)), "")
+        suffix = next((e for e in (SPREAD, QUANTILE) if stored.endswith(e)), "")
         name = _registered(stored.removesuffix(suffix), profile)
         arrays[name, suffix] = _native(data, VARIABLES[name])
     places = list(VARIABLES)
@@ -103,6 +104,25 @@ def load(path: str | Path) -> xr.Dataset:
         {AREA: dataset[AREA].load(), ROLE: dataset[ROLE].load()},
         dataset.attrs,
     )
+
+
+def refuse_different(datasets: Mapping[str, xr.Dataset]) -> None:
+    """Refuses predictions that are not of the same cells and steps.
+
+    Args:
+        datasets: By a name for messages.
+
+    Raises:
+        UserError: One differs from the first.
+    """
+    (_, first), *others = datasets.items()
+    for name, other in others:
+        for what in ("time", *first.coords):
+            if what not in other.coords or not first[what].equals(other[what]):
+                raise UserError(
+                    f"'{name}' differs from the first predictions in its {what}. Make "
+                    "all of them from one store, with the same options."
+                )
 
 
 def stored_name(name: str, profile: Profile) -> str:
@@ -158,6 +178,39 @@ def template(
                 dims, land, time, _of_members(attributes, "quantile"), quantiles
             )
     return xr.Dataset(arrays)
+
+
+def declare(
+    writer: Writer,
+    land: xr.DataArray,
+    template: xr.Dataset,
+    roles: xr.DataArray,
+    *,
+    monthly: bool,
+) -> None:
+    """Makes the arrays of predictions, and fills those that describe the cells.
+
+    Args:
+        writer: Of the store.
+        land: Land mask.
+        template: Of `template`.
+        roles: Role of every cell.
+        monthly: Whether steps are months.
+    """
+    time = pd.DatetimeIndex(template.time.values)
+    describing = {
+        AREA: cell_area(land),
+        ROLE: roles,
+        BOUNDS: time_bounds(time, monthly),
+    }
+    dataset = template.assign(describing)
+    days = days_since_1970(time)
+    dataset = dataset.assign_coords(time=("time", days, TIME))
+    for name, attributes in PLACES.items():
+        dataset[name].attrs.update(attributes)
+    writer.declare("", dataset)
+    for name in describing:
+        writer.put("", dataset[name].values, name=name)
 
 
 def cell_area(land: xr.DataArray) -> xr.DataArray:

@@ -18,6 +18,7 @@ from h2mv_tf.errors import UserError
 if TYPE_CHECKING:
     import keras
 
+LAST, BEFORE = CHECKPOINTS = ("last", "before")
 RESUMABLE = ("training.epochs", "training.patience")
 
 
@@ -164,6 +165,29 @@ class RunFolder:
                 )
         return config.load(self.config_file, overrides)
 
+    @property
+    def trained(self) -> bool:
+        """Whether the training has ended, and its model is there."""
+        return self.model_file.is_file() and "test" in self.load_json(self.metrics_file)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether an epoch is finished, from which a training can go on."""
+        return any((self.checkpoints / name).is_dir() for name in CHECKPOINTS)
+
+    def refuse_other(self, settings: config.Config) -> None:
+        """Raises a UserError where the run was begun with other settings."""
+        begun = config.load(self.config_file).model_dump()
+        wanted = settings.model_dump()
+        for section in begun.keys() - {"provenance", "synthetic"}:
+            for field, value in begun[section].items():
+                if value != wanted[section][field]:
+                    raise UserError(
+                        f"Run folder '{self.path}' was begun with {section}.{field} = "
+                        f"{value}, which is now {wanted[section][field]}. Continue it "
+                        "as it was, or choose another --run-dir."
+                    )
+
     def save_config(self, settings: config.Config) -> None:
         """Writes the configuration with what made the run."""
         provenance = config.Provenance(
@@ -207,11 +231,11 @@ class RunFolder:
 
     @property
     def _last(self) -> Path:
-        return self.checkpoints / "last"
+        return self.checkpoints / LAST
 
     def save_last(self, model: "keras.Model", progress: Progress) -> None:
         """Writes weights, optimizer and progress of the last epoch, all or nothing."""
-        partial, before = self.checkpoints / "partial", self.checkpoints / "before"
+        partial, before = self.checkpoints / "partial", self.checkpoints / BEFORE
         for leftover in (partial, before):
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir()
@@ -230,7 +254,7 @@ class RunFolder:
         """
         last = self._last
         if not last.exists():  # killed between the two renames
-            last = self.checkpoints / "before"
+            last = self.checkpoints / BEFORE
         try:
             progress = Progress(**self.load_json(last / "progress.json"))
         except FileNotFoundError:

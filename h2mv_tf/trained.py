@@ -70,17 +70,7 @@ class Trained:
                 f"be read by version {__version__}: {words}. Train it anew, or use the "
                 "version that it is of."
             ) from error
-        return cls._of(
-            model,
-            statistics,
-            attributes={
-                "run": str(run.path),
-                "fold": settings.split.fold,
-                "configuration": settings.to_yaml(),
-                "normalization": json.dumps(statistics.to_dict()),
-            },
-            roles=roles,
-        )
+        return cls._of(model, statistics, settings, roles, run=str(run.path))
 
     @classmethod
     def before_training(cls, attributes: Mapping[str, str]) -> "Trained":
@@ -102,24 +92,44 @@ class Trained:
         return cls.untrained(settings, statistics)
 
     @classmethod
-    def untrained(cls, settings: config.Config, statistics: Statistics) -> "Trained":
+    def untrained(
+        cls,
+        settings: config.Config,
+        statistics: Statistics,
+        roles: xr.DataArray | None = None,
+    ) -> "Trained":
         """A model that has learned nothing.
 
         Args:
             settings: Sizes of the networks, precision and seed.
             statistics: Of the training cells.
+            roles: Role of every cell; None where it is not known.
         """
-        return cls._of(untrained_model(settings, statistics), statistics, attributes={})
+        model = untrained_model(settings, statistics)
+        return cls._of(model, statistics, settings, roles)
 
     @classmethod
-    def _of(cls, model: H2MV, statistics: Statistics, **known) -> "Trained":
+    def _of(
+        cls,
+        model: H2MV,
+        statistics: Statistics,
+        settings: config.Config,
+        roles: xr.DataArray | None,
+        **attributes,
+    ) -> "Trained":
         constants = model.cell.constants()
         return cls(
             settings=model.get_config(),
             weights=model.get_weights(),
             static_names=tuple(statistics.static),
             constants={name: float(value) for name, value in constants.items()},
-            **known,
+            attributes={
+                **attributes,
+                "fold": settings.split.fold,
+                "configuration": settings.to_yaml(),
+                "normalization": json.dumps(statistics.to_dict()),
+            },
+            roles=roles,
         )
 
     @property

@@ -235,6 +235,7 @@ def page(request):
         (-0.001, "nse", "0.00"),
         (-33.126, "kge", "-33.13"),
         (12.34, "percent_bias", "12.3"),
+        (-1.19e-14, "bias", "0"),
     ],
 )
 def test_a_number_has_three_digits_or_what_is_usual_for_its_metric(value, metric, text):
@@ -368,9 +369,13 @@ def test_what_a_cross_validation_lacks_is_named_with_its_command(tmp_path):
     run.create()
     run.save_config(Config())
     page = Page(report.write(tmp_path / "cv"))
+    again = (
+        f"python trainers/cross_validate.py --config {tmp_path}/cv/fold-01/config.yaml "
+        f"--run-dir {tmp_path}/cv"
+    )
     for words in (
-        "Results of fold-02: python trainers/cross_validate.py",
-        "Ensemble: python trainers/cross_validate.py",
+        f"Results of fold-02: {again}",
+        f"Ensemble: {again}",
         f"python -m h2mv_tf evaluate {tmp_path}/cv/ensemble.zarr --data",
         f"python -m h2mv_tf equifinality {tmp_path}/cv",
         f"python -m h2mv_tf plot {tmp_path}/cv",

@@ -13,7 +13,8 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
-from h2mv_tf import config, console  # noqa: E402
+from h2mv_tf import console  # noqa: E402
+from h2mv_tf.commands import settings  # noqa: E402
 from h2mv_tf.errors import UserError  # noqa: E402
 from h2mv_tf.run_folder import RunFolder  # noqa: E402
 
@@ -75,17 +76,17 @@ def main(
         if resume:
             _refuse_with_resume(config=config_file, data=data)
             run = RunFolder(run_dir or _newest_run())
-            settings = run.resumed_config(overrides)
+            given = run.resumed_config(overrides)
         else:
             run = RunFolder(run_dir or RUNS / f"{datetime.now():%Y-%m-%dT%H-%M-%S}")
-            settings = _settings(config_file, data, overrides)
+            given = settings.read(CONFIGS, config_file, data, overrides)
             if worker.chief:
                 run.refuse_existing()
-            distribution.make_devices(settings.distribution.devices)
+            distribution.make_devices(given.distribution.devices)
             if worker.count == 1:
-                _make_synthetic_world(settings)
+                settings.make_synthetic_world(given)
         training.fit(
-            settings,
+            given,
             run,
             resume=resume,
             profile=profile,
@@ -93,17 +94,6 @@ def main(
         )
         if worker.chief:
             _print_results(run)
-
-
-def _settings(config_file: Path | None, data: Path | None, overrides) -> config.Config:
-    if config_file is None:
-        config_file = CONFIGS / ("h2mv.yaml" if data else "demo.yaml")
-    if data:
-        overrides = (*overrides, f"data.store={data}")
-    settings = config.load(config_file, overrides)
-    console.console.print(f"Configuration: {config_file}")
-    # A store that is named has to be there.
-    return settings.model_copy(update={"synthetic": None}) if data else settings
 
 
 def _refuse_with_resume(**options: Path | None) -> None:
@@ -120,16 +110,6 @@ def _newest_run() -> Path:
     if not runs:
         raise UserError(f"There is no run folder in '{RUNS}' to resume.")
     return max(runs, key=lambda run: run.stat().st_mtime)
-
-
-def _make_synthetic_world(settings: config.Config) -> None:
-    store = settings.data.store
-    if settings.synthetic is None or store.exists():
-        return
-    from h2mv_tf.data.synthetic import synthesize
-
-    console.console.print(f"Making a synthetic world: {store}")
-    synthesize(store, **settings.synthetic.model_dump())
 
 
 def _print_results(run: RunFolder) -> None:

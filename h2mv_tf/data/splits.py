@@ -149,6 +149,15 @@ def leakage(roles: xr.DataArray, fold: int) -> dict[str, dict[str, float]]:
     return {"cells": counts, "least_distance_km": distances}
 
 
+def folds(roles: xr.DataArray) -> tuple[int, ...]:
+    """The folds that have cells to validate; few sites have fewer than ten.
+
+    Args:
+        roles: Of `roles`.
+    """
+    return tuple(sorted({int(role) for role in np.unique(roles)} - {SEA, TEST}))
+
+
 def split(roles: xr.DataArray, fold: int) -> Split:
     """The land cells in each role of one fold.
 
@@ -170,7 +179,7 @@ def split(roles: xr.DataArray, fold: int) -> Split:
     )
     for role, cells in result._asdict().items():
         if not len(cells):
-            held = sorted({int(role) for role in of_land} - {TEST})
+            held = folds(roles)
             raise UserError(
                 f"Fold {fold} has no {role} cell among {len(of_land)} land cells. "
                 f"Folds with cells to validate: {', '.join(map(str, held))}. Choose "

@@ -1,6 +1,6 @@
 """The data set of an evaluation, from what its blocks have contributed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -9,6 +9,7 @@ from h2mv_tf.data.splits import SEA
 from h2mv_tf.evaluation.blocks import (
     H2MV,
     MODELS,
+    OBSERVED,
     SEASONAL,
     SIMULATED,
     TRUE,
@@ -86,34 +87,39 @@ class _Together:
     def of(self, field: str, key: tuple) -> np.ndarray:
         return self.cells([getattr(part, field)[key] for part in self.parts])
 
-    def sums(self, key: tuple) -> dict[str, xr.DataArray]:
-        scales = self.parts[0].sums[key]
-        return {
-            scale: sum(part.sums[key][scale] for part in self.parts) for scale in scales
-        }
+    def scores(self, against: str) -> dict[tuple, np.ndarray]:
+        """Scores of the land cells (scale, metric, cell), by what was compared."""
+        keys = [key for key in self.parts[0].scores if key[0] == against]
+        return {key: self.of("scores", key) for key in keys}
 
-    def summary(self, key: tuple, scores: np.ndarray, anomalies: bool) -> np.ndarray:
-        return self.domain.summary(scores, self.sums(key), anomalies)
+    def summaries(self, scores: Mapping[tuple, np.ndarray]) -> dict[tuple, np.ndarray]:
+        """(scale, metric, cells, region, statistic), by what was compared."""
+        sums = {
+            key: {
+                scale: sum(part.sums[key][scale] for part in self.parts)
+                for scale in self.parts[0].sums[key]
+            }
+            for key in scores
+        }
+        anomalies = [k for k in scores if k[0] == OBSERVED and k[2] in ANOMALIES]
+        return self.domain.summaries(scores, sums, anomalies)
 
 
 def _constraints(together: _Together, sources: Sources) -> xr.Dataset:
     variables, domain = list(sources.observed), together.domain
-    there = {(model, name) for _, model, name in together.parts[0].scores}
-    models = [m for m in MODELS if any(model == m for model, _ in there)]
+    found = together.scores(OBSERVED)
+    summaries = together.summaries(found)
+    models = [m for m in MODELS if any(model == m for _, model, _ in found)]
     shape = (len(models), len(variables), len(SCALES), len(METRICS))
+    sets = (len(CELLS), len(domain.regions), len(STATISTICS))
     scores = np.full((*shape, len(domain.area)), np.nan)
-    summary = np.full(
-        (*shape, len(CELLS), len(domain.regions), len(STATISTICS)), np.nan
-    )
+    summary = np.full((*shape, *sets), np.nan)
+    for (_, model, name), of_key in found.items():
+        place = models.index(model), variables.index(name)
+        scores[place], summary[place] = of_key, summaries[OBSERVED, model, name]
     count = np.zeros((len(variables), len(SCALES), len(domain.area)), "int32")
     for v, name in enumerate(variables):
-        for m, model in enumerate(models):
-            key = ("observations", model, name)
-            if key not in together.parts[0].scores:
-                continue
-            scores[m, v] = together.of("scores", key)
-            summary[m, v] = together.summary(key, scores[m, v], name in ANOMALIES)
-        count[v] = together.of("counts", ("observations", H2MV, name))
+        count[v] = together.of("counts", (OBSERVED, H2MV, name))
     score = domain.on_space(scores, ("model", "variable", "scale", "metric"))
     result = xr.Dataset({"score": score}, {"model": models, "variable": variables})
     result["summary"] = (("model", "variable", *SUMMARY), summary)
@@ -138,17 +144,21 @@ def _truths(together: _Together, sources: Sources) -> xr.Dataset:
     sets = (len(CELLS), len(domain.regions))
     scores = np.full((*shape, len(domain.area)), np.nan)
     summary = np.full((*shape, *sets, len(STATISTICS)), np.nan)
-    pattern = np.full((len(variables), len(METRICS), *sets), np.nan)
-    for v, name in enumerate(variables):
-        key = (TRUE, H2MV, name)
-        if key in together.parts[0].scores:
-            scores[v] = together.of("scores", key)
-            summary[v] = together.summary(key, scores[v], anomalies=False)
-        maps = (
-            together.cells([part.means[of][name] for part in together.parts])
-            for of in (SIMULATED, TRUE)
+    found = together.scores(TRUE)
+    summaries = together.summaries(found)
+    for key, of_key in found.items():
+        place = variables.index(key[2])
+        scores[place], summary[place] = of_key, summaries[key]
+    simulated, true = (
+        np.stack(
+            [
+                together.cells([part.means[of][name] for part in together.parts])
+                for name in variables
+            ]
         )
-        pattern[v] = domain.pattern(*maps)
+        for of in (SIMULATED, TRUE)
+    )
+    pattern = np.moveaxis(domain.pattern(simulated, true), 0, 1)
     on_space = domain.on_space(scores, ("truth_variable", "scale", "metric"))
     result = xr.Dataset({"truth_score": on_space}, {"truth_variable": variables})
     result["truth_summary"] = (("truth_variable", *SUMMARY), summary)

@@ -89,9 +89,9 @@ def refuse(residual: xr.DataArray) -> None:
         cell = place(residual)
         where = ", ".join(f"{name} {value}" for name, value in cell.items())
         raise UserError(
-            f"The water balance of the predictions does not close: {largest:.3g} mm d-1 "
-            f"on the worst day, at {where}; expected {LIMIT:g} or less. Predict again; "
-            "where that does not help, the model is broken."
+            f"The water balance of the predictions does not close: {largest:.3g} mm "
+            f"d-1 on the worst day, at {where}; expected {LIMIT:g} or less. "
+            "Predict again; where that does not help, the model is broken."
         )
 
 

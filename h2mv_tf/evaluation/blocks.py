@@ -5,7 +5,7 @@ that it holds a few series of its cells at a time, however many variables there 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,10 +19,14 @@ from h2mv_tf.evaluation.baselines import SeasonalCycle, predicted, seasonal_cycl
 from h2mv_tf.evaluation.scoring import group_sums, scored
 from h2mv_tf.variables import ANOMALIES
 
-CELLS = 500  # of a block, about; a task holds some 15 series of each
+VALUES = 2_000_000  # of a variable that a block reads: some 500 cells of ten years
+# Series that are scored by one call: a call of the libraries takes its time, however
+# few they are, and more do not fit a processor's cache.
+TOGETHER = 400
 H2MV, UNTRAINED, SEASONAL = "h2mv", "untrained", "mean seasonal cycle"
 MODELS = (H2MV, UNTRAINED, SEASONAL)
 SIMULATED, TRUE = "simulation", "truth"
+OBSERVED = "observations"
 # Beyond it an observation of satellites says no more than "deep"; as the objective.
 SATURATING = ("swe",)
 
@@ -140,6 +144,7 @@ class Sources:
         part = Part({}, {}, {}, {}, {}, {SIMULATED: {}, TRUE: {}}, None)
         budgets = {SIMULATED: _Budget(), TRUE: _Budget()}
         balance = Balance(self.predictions.time)
+        waiting: dict[str, scales.Pair] = {}
         for name in self._names():
             prediction = self.read(self.predictions[name], block)
             balance.add(name, prediction.values)
@@ -149,9 +154,11 @@ class Sources:
             if name in self.truth:
                 truth = self.read(self.truth[name], block)
                 budgets[TRUE].add(name, truth)
-                pairs = scales.base_pairs(prediction, truth)
-                _add(part, ("truth", H2MV, name), pairs, weights)
-                _add_means(part, name, *pairs["monthly"])
+                waiting[name] = scales.Pair(prediction, truth)
+            if len(waiting) * len(block.cells) >= TOGETHER:
+                _add_truths(part, waiting, weights)
+                waiting = {}
+        _add_truths(part, waiting, weights)
         for name, data in self.parameters.items():
             of_both = self.predictions[name], data
             _add_means(part, name, *(self.read(array, block) for array in of_both))
@@ -172,17 +179,23 @@ class Sources:
         if self.untrained is not None:
             series[UNTRAINED] = self.read(self.untrained[name], block)
         if name in cycles:
-            steps = scales.compared_steps(prediction.time, observation.time)
+            steps = scales.steps_of(prediction.time, observation.time)
             series[SEASONAL] = predicted(cycles[name], region, steps)
-        for model, values in series.items():
-            pairs = scales.base_pairs(
+        pairs = [
+            scales.base_pairs(
                 values,
                 observation,
                 anomalies=anomalies,
                 saturation=self.saturation if name in SATURATING else None,
             )
-            key = ("observations", model, name)
-            _add(part, key, pairs, weights, anomalies=anomalies)
+            for values in series.values()
+        ]
+        together = {}
+        for scale in pairs[0]:
+            of_models = zip(*(of_model[scale] for of_model in pairs), strict=True)
+            together[scale] = scales.Pair(*map(_stacked, of_models))
+        keys = [(OBSERVED, model, name) for model in series]
+        _add(part, keys, together, weights, anomalies=anomalies)
 
     def _emergent(self, part, block, budgets, weights) -> None:
         energy = emergent.available_energy(
@@ -227,7 +240,7 @@ class _Budget:
 
 
 def cut(
-    land: xr.DataArray, tiles: list[Mapping[str, int]], *, cells: int = CELLS
+    land: xr.DataArray, tiles: list[Mapping[str, int]], *, cells: int
 ) -> list[Block]:
     """Cuts the land into blocks of whole chunks, row by row.
 
@@ -248,8 +261,9 @@ def cut(
     if math.prod(sides.values()) > 8 * cells:  # no chunk that fits memory
         side = max(int(cells ** (1 / len(sides))), 1)
         sides = {dim: min(side, size) for dim, size in sides.items()}
-    repeat = (cells / math.prod(sides.values())) ** (1 / len(sides))
-    sides = {dim: side * max(round(repeat), 1) for dim, side in sides.items()}
+    for dim in reversed(land.dims):  # along rows first
+        whole = max(cells // math.prod(sides.values()), 1)
+        sides[dim] = min(sides[dim] * whole, land.sizes[dim])
     number = np.full(land.size, -1)
     number[np.flatnonzero(land.values)] = np.arange(int(land.sum()))
     number = number.reshape(land.shape)
@@ -262,9 +276,46 @@ def cut(
     return found
 
 
-def _add(part: Part, key: tuple, pairs, weights, *, anomalies: bool = False) -> None:
-    part.scores[key], part.counts[key] = scored(pairs, anomalies=anomalies)
-    part.sums[key] = group_sums(pairs, weights)
+def _add_truths(part: Part, pairs: Mapping[str, scales.Pair], weights) -> None:
+    """Scores variables against the truth, all at once."""
+    if not pairs:
+        return
+    stacked = (_stacked(arrays) for arrays in zip(*pairs.values(), strict=True))
+    together = scales.base_pairs(*stacked)
+    keys = [(TRUE, H2MV, name) for name in pairs]
+    of_names = _add(part, keys, together, weights)
+    for name, base in zip(pairs, of_names, strict=True):
+        _add_means(part, name, *base["monthly"])
+
+
+def _add(
+    part: Part,
+    keys: Sequence[tuple],
+    together: Mapping[str, scales.Pair],
+    weights: np.ndarray,
+    *,
+    anomalies: bool = False,
+) -> list[dict[str, scales.Pair]]:
+    """Scores series that are stacked, and gives those of each key."""
+    scores, counts = scored(together, anomalies)
+    cells = weights.shape[1]
+    of_keys = []
+    for n, key in enumerate(keys):
+        rows = slice(n * cells, (n + 1) * cells)
+        base = {
+            scale: scales.Pair(*(array.isel(cell=rows) for array in pair))
+            for scale, pair in together.items()
+        }
+        part.scores[key], part.counts[key] = scores[..., rows], counts[..., rows]
+        part.sums[key] = group_sums(base, weights)
+        of_keys.append(base)
+    return of_keys
+
+
+def _stacked(arrays: Sequence[xr.DataArray]) -> xr.DataArray:
+    """Arrays of the same steps (cell, time), one below the other."""
+    values = np.concatenate([array.values for array in arrays])
+    return xr.DataArray(values, {"time": arrays[0].time.values}, ("cell", "time"))
 
 
 def _add_means(part: Part, name: str, *arrays: xr.DataArray) -> None:

@@ -13,7 +13,7 @@ from dask.callbacks import Callback
 from h2mv_tf.data.splits import SEA
 from h2mv_tf.data.store import Store
 from h2mv_tf.evaluation import assembly, balance, matching
-from h2mv_tf.evaluation.blocks import CELLS, Block, Part, Sources, Survey, cut
+from h2mv_tf.evaluation.blocks import VALUES, Block, Part, Sources, Survey, cut
 from h2mv_tf.evaluation.regions import CLIMATES, NONE, PEEL, UNKNOWN, meanings, named
 from h2mv_tf.evaluation.summaries import Domain
 from h2mv_tf.predictions import space
@@ -30,7 +30,7 @@ def evaluate(
     untrained: xr.Dataset | None = None,
     regions: xr.DataArray | None = None,
     saturation: float | None = 100.0,
-    cells: int = CELLS,
+    cells: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Scores predictions against the observations of a store, and its truth.
@@ -48,7 +48,8 @@ def evaluate(
         saturation: Snow water equivalent beyond which observations say only "deep"
             [mm]: where observation and prediction both exceed it, they agree, as in the
             objective; None compares all depths.
-        cells: Of a block, about.
+        cells: Of a block, at most, where chunks let it; by default as many as 2 million
+            values make.
         progress: Called with the number of tasks that are done, and of all.
 
     Returns:
@@ -71,6 +72,7 @@ def evaluate(
             "The role of the cells is not known here: there are no test cells, and no "
             "mean seasonal cycle of training cells."
         )
+    cells = cells or max(VALUES // predictions.sizes["time"], 1)
     blocks = cut(store.land, matching.tiles(sources), cells=cells)
     advance = _counter(2 * len(blocks), progress)
 
@@ -113,8 +115,8 @@ def evaluate(
 
 def _log_balance(result: xr.Dataset) -> None:
     logger.info(
-        "Water balance: it closes to %.2g mm d-1 on the worst day of the worst cell, and "
-        "to %.2g mm over the whole period.",
+        "Water balance: it closes to %.2g mm d-1 on the worst day of the worst cell, "
+        "and to %.2g mm over the whole period.",
         float(result[balance.LARGEST].max()),
         float(np.abs(result[balance.CLOSURE]).max()),
     )

@@ -46,6 +46,12 @@ def match(
     refuse_other_cells(predictions, store.land, f"store '{store.path}'")
     if untrained is not None:
         refuse_other_cells(untrained, store.land, f"store '{store.path}'")
+        if not untrained.indexes["time"].equals(predictions.indexes["time"]):
+            raise UserError(
+                "The predictions of the untrained model have other steps, "
+                f"{_period(untrained)}, than those of the trained one, "
+                f"{_period(predictions)}. Make both of one period."
+            )
     notes: list[str] = []
     observed = _observed(predictions, store, untrained, notes)
     series, parameters = _truth(predictions, store, notes)
@@ -112,7 +118,7 @@ def tiles(sources: Sources) -> list[dict[str, int]]:
     """Sides of the chunks of the data sets, those of the predictions first."""
     found = []
     for data in (*sources.predictions.data_vars.values(), *sources.observed.values()):
-        chunks = data.chunksizes
+        chunks = data.variable.chunksizes
         if "time" in data.dims and set(sources.space) <= set(chunks):
             found.append({dim: chunks[dim][0] for dim in sources.space})
     whole = {dim: sources.predictions.sizes[dim] for dim in sources.space}
@@ -136,7 +142,7 @@ def _observed(predictions, store, untrained, notes) -> dict[str, xr.DataArray]:
         except UserError as error:
             notes.append(f"{name} is left out: {error}")
             continue
-        if not scales.compared_steps(predictions.time, data.time).size:
+        if not scales.covered(data.time, predictions.time).any():
             notes.append(
                 f"{name} is left out: none of its observations is in a day or a whole "
                 "month of the predictions."
@@ -183,6 +189,11 @@ def _constants(predictions: xr.Dataset, store: Store) -> dict[str, dict[str, flo
         }
         for name in names("constant")
     }
+
+
+def _period(data: xr.Dataset) -> str:
+    first, last = (np.datetime_as_string(data.time.values[n], "D") for n in (0, -1))
+    return f"{data.sizes['time']} from {first} to {last}"
 
 
 def _cells(data: xr.Dataset | xr.DataArray, land: xr.DataArray) -> str:

@@ -1,8 +1,8 @@
 """How well a series follows another: efficiencies, errors and their parts.
 
 The formulas are those of the library `scores` (Leeuwenburg et al. 2024, J. Open Source
-Softw. 9, 6889); what is ours is which pairs count, and that a value which is not defined
-is NaN instead of a warning or an infinity.
+Softw. 9, 6889). Ours is which pairs count, and that what is not defined is NaN instead
+of a warning or an infinity.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ def metrics(
     observation: xr.DataArray,
     dim: str,
     *,
-    anomalies: bool = False,
+    anomalies: bool | xr.DataArray = False,
 ) -> xr.DataArray:
     """Scores a prediction against an observation, along one dimension.
 
@@ -46,8 +46,9 @@ def metrics(
     kge_2012: with alpha / beta, the ratio of the coefficients of variation, in place
         of alpha                                                   Kling et al. (2012)
     r: Pearson's; alpha = std p / std o; beta = mean p / mean o
-    rmse = sqrt(mean((p - o)^2)); ubrmse = std(p - o), so that rmse^2 = ubrmse^2 + bias^2
-    bias = mean(p - o); percent_bias = 100 sum(p - o) / sum(o)
+    rmse = sqrt(mean((p - o)^2)); ubrmse = std(p - o); bias = mean(p - o), so that
+        rmse^2 = ubrmse^2 + bias^2
+    percent_bias = 100 sum(p - o) / sum(o)
 
     A deviation is that of the population. Only pairs count of which both are there.
 
@@ -59,8 +60,8 @@ def metrics(
         prediction: (..., dim), in any units, NaN: missing.
         observation: (..., dim), in the same units, NaN: missing.
         dim: The dimension along which there are pairs.
-        anomalies: Whether the means are zero by construction, as those of anomalies:
-            then kge, kge_2012, beta and percent_bias are not defined.
+        anomalies: Whether means are zero by construction, as those of anomalies, or
+            where (...): there kge, kge_2012, beta and percent_bias are not defined.
 
     Returns:
         (metric, ...) in double precision, in the order of METRICS.
@@ -86,7 +87,7 @@ def metrics(
     )
     vary = ~_constant(observation, dim)
     both_vary = vary & ~_constant(prediction, dim)
-    has_mean = observation.mean(dim) != 0
+    has_mean = (observation.mean(dim) != 0) & ~xr.DataArray(anomalies)
     found = _differences(prediction, observation, dim) | _relations(
         prediction.where(vary, ramp), observation.where(vary, ramp), dim
     )
@@ -101,8 +102,6 @@ def metrics(
     }
     for name, values in found.items():
         sound = (count >= (1 if name in OF_ONE_PAIR else 2)) & np.isfinite(values)
-        if anomalies and name in OF_MEANS:
-            sound = sound & False
         found[name] = values.where(sound & defined.get(name, True))
     index = xr.DataArray(list(METRICS), dims="metric", name="metric")
     arrays = [found[name].drop_vars(dim, errors="ignore") for name in METRICS]
@@ -111,23 +110,18 @@ def metrics(
 
 def _relations(prediction, observation, dim: str) -> dict[str, xr.DataArray]:
     """What needs an observation that varies."""
+    pair = {"fcst": prediction, "obs": observation, "reduce_dims": dim}
     with np.errstate(divide="ignore", invalid="ignore"):
-        parts, of_2012 = (
-            continuous.kge(
-                prediction,
-                observation,
-                reduce_dims=dim,
-                include_components=True,
-                method=method,
-            )
-            for method in ("2009", "2012")
-        )
+        parts = continuous.kge(**pair, include_components=True)
+        r, alpha, beta = parts.rho, parts.alpha, parts.beta
+        # Of the same parts, which the library would work out anew.
+        kge_2012 = 1 - np.sqrt((r - 1) ** 2 + (alpha / beta - 1) ** 2 + (beta - 1) ** 2)
     return {
-        "nse": continuous.nse(prediction, observation, reduce_dims=dim),
-        "kge": parts["kge"],
-        "kge_2012": of_2012["kge"],
-        "r": parts["rho"],
-        "alpha": parts["alpha"],
+        "nse": continuous.nse(**pair),
+        "kge": parts.kge,
+        "kge_2012": kge_2012,
+        "r": r,
+        "alpha": alpha,
     }
 
 

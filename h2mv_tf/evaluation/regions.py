@@ -136,8 +136,8 @@ def load(path: str | Path, land: xr.DataArray) -> xr.DataArray:
     values = field.fillna(UNKNOWN).where(land, UNKNOWN)
     if not (values == np.round(values)).all():
         raise UserError(
-            f"Regions of '{path}': '{field.name}' has values that are no whole numbers. "
-            "Expected the number of each cell's region."
+            f"Regions of '{path}': '{field.name}' has values that are no whole "
+            "numbers. Expected the number of each cell's region."
         )
     codes = land.copy(data=values.values.astype("int32"))
     numbers = [int(n) for n in np.unique(codes) if n != UNKNOWN]

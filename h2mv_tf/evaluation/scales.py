@@ -72,8 +72,8 @@ def covered(time: xr.DataArray, by: xr.DataArray) -> np.ndarray:
     return index.to_period("M").to_timestamp().isin(whole_months(by))
 
 
-def compared_steps(prediction: xr.DataArray, observation: xr.DataArray) -> xr.DataArray:
-    """The steps of observations that a prediction covers.
+def steps_of(prediction: xr.DataArray, observation: xr.DataArray) -> xr.DataArray:
+    """The steps of a prediction on which observations can be met.
 
     Args:
         prediction: Time axis of the prediction.
@@ -82,10 +82,10 @@ def compared_steps(prediction: xr.DataArray, observation: xr.DataArray) -> xr.Da
     Returns:
         Days where both are daily, otherwise months that the prediction covers wholly.
     """
-    steps = pd.DatetimeIndex(observation.values)[covered(observation, prediction)]
-    if not (is_daily(observation) and is_daily(prediction)):
-        steps = steps.to_period("M").to_timestamp().unique()
-    return xr.DataArray(steps, {"time": steps}, ("time",), name="time")
+    if is_daily(observation) and is_daily(prediction):
+        return prediction
+    months = whole_months(prediction)
+    return xr.DataArray(months, {"time": months}, ("time",), name="time")
 
 
 def base_pairs(

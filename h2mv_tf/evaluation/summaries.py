@@ -1,6 +1,6 @@
 """From cells to maps, and to regions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +9,7 @@ import xarray as xr
 
 from h2mv_tf.data.splits import TEST
 from h2mv_tf.evaluation import emergent
-from h2mv_tf.evaluation.metrics import METRICS, metrics
+from h2mv_tf.evaluation.metrics import metrics
 from h2mv_tf.evaluation.scoring import scored_means
 
 CELLS = ("test", "all")
@@ -116,20 +116,29 @@ class Domain:
             *stacked.shape[:-2], len(CELLS), len(self.regions), stacked.shape[-1]
         )
 
-    def summary(self, scores: np.ndarray, sums: Mapping, anomalies: bool) -> np.ndarray:
-        """All statistics of one variable of one model.
+    def summaries(
+        self,
+        scores: Mapping[tuple, np.ndarray],
+        sums: Mapping[tuple, Mapping[str, xr.DataArray]],
+        anomalies: Collection[tuple],
+    ) -> dict[tuple, np.ndarray]:
+        """All statistics of all that was compared.
 
         Args:
-            scores: Of the land cells (scale, metric, cell).
-            sums: Of `scoring.group_sums`, over all blocks.
-            anomalies: As in `scoring.scored`.
+            scores: Of the land cells (scale, metric, cell), by what was compared.
+            sums: Of `scoring.group_sums` over all blocks, by the same.
+            anomalies: What of it are anomalies.
 
         Returns:
             (scale, metric, cells, region, statistic) in the order of STATISTICS.
         """
-        means = scored_means(sums, self.members(), anomalies=anomalies)
-        means = self.by_set(means)[..., None]
-        return np.concatenate([means, self.over_cells(scores)], axis=-1)
+        means = scored_means(sums, self.members(), anomalies)
+        return {
+            key: np.concatenate(
+                [self.by_set(means[key])[..., None], self.over_cells(of_key)], axis=-1
+            )
+            for key, of_key in scores.items()
+        }
 
     def emergent(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
         """Emergent quantities of the sets of cells (quantity, cells, region).
@@ -156,17 +165,20 @@ class Domain:
         return self.by_set(np.array(values))
 
     def pattern(self, simulated: np.ndarray, true: np.ndarray) -> np.ndarray:
-        """Scores of a map against another, over cells (metric, cells, region).
+        """Scores of maps against others, over cells (metric, variable, cells, region).
 
         Args:
-            simulated: Time means or parameters of the land cells (cell,).
+            simulated: Time means or parameters of the land cells (variable, cell).
             true: The same of the truth.
         """
-        scores = np.full((len(METRICS), len(CELLS) * len(self.regions)), np.nan)
-        for n, cells in enumerate(self.selections()):
-            pair = (xr.DataArray(v[cells], dims="cell") for v in (simulated, true))
-            scores[:, n] = metrics(*pair, "cell").values
-        return self.by_set(scores)
+        results = []
+        for cells in self.selections():
+            pair = (
+                xr.DataArray(values[:, cells], dims=("variable", "cell"))
+                for values in (simulated, true)
+            )
+            results.append(metrics(*pair, "cell").values)
+        return self.by_set(np.stack(results, axis=-1))
 
 
 def _median(values: np.ndarray, there: np.ndarray) -> np.ndarray:

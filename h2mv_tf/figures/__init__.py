@@ -91,9 +91,9 @@ def _drawings(material: Material, cell: str | None) -> dict[str, Callable[[], Fi
     return {
         "loss_curves": lambda: _losses(material),
         "roles": lambda: _roles(material),
-        "means": lambda: plots.maps(plots.mean_fields(material.means)),
+        "means": lambda: plots.field_maps(plots.mean_fields(material.means)),
         **_score_drawings(material),
-        "skill": lambda: plots.skill(material.folder.scores),
+        "skill": lambda: plots.skill_scores(material.folder.scores),
         "seasonal_cycles": lambda: plots.seasonal_cycles(material.series),
         "interannual": lambda: plots.interannual(material.series),
         "scatter": lambda: plots.density_scatter(material.points),
@@ -160,7 +160,7 @@ def _story(material: Material, words: str | None) -> Figure:
     else:
         place = cells_.asked_for(material, words)
     known = cells_.known_of(material, place)
-    return plots.story(known, years=cells_.last_years(known), heading=place.title)
+    return plots.cell_story(known, years=cells_.last_years(known), heading=place.title)
 
 
 def _equifinality_drawings(material: Material) -> dict[str, Callable[[], Figure]]:

@@ -92,7 +92,7 @@ def liveliest(material: Material) -> Place:
 
 
 def known_of(material: Material, place: Place) -> xr.Dataset:
-    """All series of a cell, as `plots.story` wants them."""
+    """All series of a cell, as `plots.cell_story` wants them."""
     folder = material.folder
     dataset = folder.predictions.isel(place.index)
     suffixes = (predictions.SPREAD, predictions.QUANTILE)

@@ -7,31 +7,31 @@ Nothing here reads a file or knows a model; `h2mv_tf.figures` draws what a folde
 
 from h2mv_tf.plots.equifinality import decomposition, spread_maps
 from h2mv_tf.plots.fields import Field, mean_fields, score_fields
-from h2mv_tf.plots.maps import maps, score_maps
+from h2mv_tf.plots.maps import field_maps, score_maps
 from h2mv_tf.plots.scatter import Points, density_scatter
 from h2mv_tf.plots.series import interannual, seasonal_cycles
-from h2mv_tf.plots.skill import skill
+from h2mv_tf.plots.skill import skill_scores
 from h2mv_tf.plots.storage import tws_composition
-from h2mv_tf.plots.story import story
+from h2mv_tf.plots.story import cell_story
 from h2mv_tf.plots.training import fold_losses, folds_map, loss_curves, roles_map
 
 __all__ = [
     "Field",
     "Points",
+    "cell_story",
     "decomposition",
     "density_scatter",
+    "field_maps",
     "fold_losses",
     "folds_map",
     "interannual",
     "loss_curves",
-    "maps",
     "mean_fields",
     "roles_map",
     "score_fields",
     "score_maps",
     "seasonal_cycles",
-    "skill",
+    "skill_scores",
     "spread_maps",
-    "story",
     "tws_composition",
 ]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from h2mv_tf.plots import style
 from h2mv_tf.plots.fields import Field
-from h2mv_tf.plots.maps import maps
+from h2mv_tf.plots.maps import field_maps
 from h2mv_tf.variables import VARIABLES
 
 TERMS = {
@@ -78,7 +78,7 @@ def spread_maps(differences: xr.Dataset) -> Figure:
             continue
         units = VARIABLES[name].units
         fields.append(Field(data, style.title(name), units, style.spread(data.values)))
-    return maps(fields)
+    return field_maps(fields)
 
 
 def _order(parts: xr.DataArray) -> list[str]:

@@ -18,7 +18,7 @@ REGIONAL = 90.0  # degrees; a larger map is stretched at its poles as is usual
 
 
 @style.journal
-def maps(fields: Sequence[Field], columns: int = 3) -> Figure:
+def field_maps(fields: Sequence[Field], columns: int = 3) -> Figure:
     """Maps of quantities; of sites, points at their place or a line for each.
 
     Args:
@@ -62,7 +62,7 @@ def score_maps(scores: xr.DataArray, variable: str) -> Figure:
         scores: (metric, *space), as `score` of an evaluation.
         variable: The constraint.
     """
-    return maps(score_fields(scores, variable), columns=2)
+    return field_maps(score_fields(scores, variable), columns=2)
 
 
 def kinds_map(

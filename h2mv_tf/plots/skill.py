@@ -16,7 +16,7 @@ LOWEST = -1.0  # below which it does not matter how bad
 
 
 @style.journal
-def skill(scores: xr.Dataset, statistic: str = "median") -> Figure:
+def skill_scores(scores: xr.Dataset, statistic: str = "median") -> Figure:
     """Scores of the model and of what it is held against, scale by scale.
 
     Args:

@@ -25,7 +25,7 @@ LOW, HIGH = "_low", "_high"  # behind the name of an output: range of the folds
 
 
 @style.journal
-def story(cell: xr.Dataset, *, years: Sequence[int], heading: str = "") -> Figure:
+def cell_story(cell: xr.Dataset, *, years: Sequence[int], heading: str = "") -> Figure:
     """A cell's weather, states, fluxes and coefficients.
 
     Args:

@@ -99,7 +99,9 @@ def section(residuals: Sequence[Residual]) -> Section:
     simulated = any(residual.days for residual in residuals)
     columns = ("simulation", f"largest residual [{DAILY}]")
     if simulated:
-        columns += ("largest closure [mm]", "days", "cell of the largest residual")
+        columns += ("largest closure [mm]", "days")
+    if any(residual.cell for residual in residuals):
+        columns += ("cell of the largest residual",)
     rows = [
         (
             residual.what,

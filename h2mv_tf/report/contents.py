@@ -14,6 +14,11 @@ from h2mv_tf.run_folder import RunFolder
 
 COMMIT = 12  # characters of a commit that one reads
 FOLDS = "fold-*"
+# Attributes of predictions that a reader may want to know.
+TOLD = (
+    *("title", "source", "history", "references", "Conventions", "frequency"),
+    *("run", "fold", "store"),
+)
 TRAINED = ("loss_curves", "roles")  # figures that a training draws
 
 
@@ -108,7 +113,10 @@ def _cross_validation(path: Path, runs: Sequence[RunFolder]) -> Page:
         _provenance(ensemble),
     ]
     unfinished = [name for name, metrics in results.items() if "test" not in metrics]
-    resume = f"python trainers/cross_validate.py --resume --run-dir {_quoted(path)}"
+    resume = (
+        "python trainers/cross_validate.py --config "
+        f"{_quoted(runs[0].config_file)} --run-dir {_quoted(path)}"
+    )
     missing = [
         Missing(f"Results of {', '.join(unfinished)}", resume, not unfinished),
         Missing("Ensemble", resume, ensemble.exists()),
@@ -185,11 +193,7 @@ def _provenance(simulated: Path) -> Section:
     facts = [("path", f"{simulated}")]
     if "time" in dataset.dims:
         facts.append(("period", predictions.period(dataset)))
-    facts += [
-        (name.replace("_", " "), f"{value}")
-        for name, value in dataset.attrs.items()
-        if name != "configuration"
-    ]
+    facts += [(n, f"{dataset.attrs[n]}") for n in TOLD if n in dataset.attrs]
     return Section("Predictions", facts=facts)
 
 

@@ -11,6 +11,7 @@ from h2mv_tf.variables import VARIABLES
 
 NOTHING = "–"  # noqa: RUF001  stands where there is no number
 
+ROUNDING = 1e-9  # of a bias that is zero by construction, in any units
 DAILY = style.units("mm d-1")
 
 # Metrics without units are told to the hundredth, the others as `number` does.
@@ -130,6 +131,8 @@ def number(value: float | None, metric: str = "") -> str:
         return f"{value:z.2f}"
     if metric == "percent_bias":
         return f"{value:z.1f}"
+    if metric == "bias" and abs(value) < ROUNDING:
+        value = 0
     if value == 0 or 1000 <= abs(value) < 1e7:
         return f"{value:.0f}"
     return f"{value:#.3g}".rstrip(".")

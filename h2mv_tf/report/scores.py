@@ -15,7 +15,7 @@ STATISTICS = {
     "mean series": "area-weighted mean series",
 }
 OF_SERIES = ("nse", "kge", "r", "alpha", "beta", "rmse", "bias")  # in the truth's table
-OF_MAP = ("nse", "r", "rmse", "bias")
+OF_MAP = ("nse", "r", "bias")
 TRUTH_SCALE = "daily"
 REGIONAL_SCALE = "monthly"  # the one on which all variables can be compared
 MODELS = {
@@ -25,7 +25,7 @@ MODELS = {
     "in the climate region of a cell.",
 }
 METRICS = (
-    "Seasonal: means of the calendar months; anomaly: how the months differ from it. "
+    "Seasonal: means of the calendar months; anomaly: how months differ from these. "
     "NSE, KGE, r, α (ratio of the deviations) and β (of the means) "  # noqa: RUF001
     "are 1 at best; RMSE, ubRMSE and bias have the units of the variable. KGE 2012 has "
     "the ratio of the coefficients of variation in place of α."  # noqa: RUF001
@@ -189,16 +189,18 @@ def equifinality(folds: xr.Dataset) -> list[Table]:
     kinds = list(dict.fromkeys(row[0] for row in rows))
     rows.sort(key=lambda row: kinds.index(row[0]))
     note = (
-        "Mean squared difference between two folds, over all pairs of folds, per "
-        "variance, and its parts: of the means, of the deviations and of the timing "
-        "(covariance). "
+        "Mean squared difference of two folds per their variance, averaged over all "
+        "pairs, and its terms: of the means, of the standard deviations, and of a lack "
+        "of covariance. "
     )
     if "relative_spread" in folds:
         note += (
-            "Relative spread: deviation of the time mean over the folds per its "
-            "deviation in space, median over cells."
+            "Relative spread: standard deviation over the folds of the mean over time, "
+            "per that of the mean in space; median over cells."
         )
     caption = "Disagreement between the folds"
+    if "test_cells" in folds.attrs:
+        caption += f" on {folds.attrs['test_cells']} test cells"
     return [Table(caption, columns, rows, heads=2, groups=groups, note=note)]
 
 

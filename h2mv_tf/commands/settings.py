@@ -1,0 +1,44 @@
+"""What the training scripts begin with: a configuration, and data to train on."""
+
+from pathlib import Path
+
+from h2mv_tf import config, console
+
+
+def read(
+    configs: Path,
+    config_file: Path | None,
+    data: Path | None,
+    overrides: tuple[str, ...],
+) -> config.Config:
+    """The configuration of a training.
+
+    Args:
+        configs: Folder of the shipped ones.
+        config_file: The user's; by default the shipped one of the published model,
+            or, without data, that of the demo.
+        data: Store to train on; that of the configuration by default.
+        overrides: As of `config.load`.
+
+    Raises:
+        UserError: As of `config.load`.
+    """
+    if config_file is None:
+        config_file = configs / ("h2mv.yaml" if data else "demo.yaml")
+    if data:
+        overrides = (*overrides, f"data.store={data}")
+    settings = config.load(config_file, overrides)
+    console.console.print(f"Configuration: {config_file}", markup=False)
+    # A store that is named has to be there.
+    return settings.model_copy(update={"synthetic": None}) if data else settings
+
+
+def make_synthetic_world(settings: config.Config) -> None:
+    """Makes the world of a configuration that has one, unless it is there."""
+    store = settings.data.store
+    if settings.synthetic is None or store.exists():
+        return
+    from h2mv_tf.data.synthetic import synthesize
+
+    console.console.print(f"Making a synthetic world: {store}", markup=False)
+    synthesize(store, **settings.synthetic.model_dump())

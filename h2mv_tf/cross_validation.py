@@ -1,0 +1,160 @@
+"""Cross-validation: a run for each fold, their predictions, and the ensemble.
+
+    folder/fold-01 ... fold-10    run folders, each with its predictions.zarr
+    folder/ensemble.zarr          mean, spread and quantiles over the folds
+
+What is there is not made again, so that the same call continues an interrupted one,
+and folds may be trained by processes of their own.
+"""
+
+import gc
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+
+from h2mv_tf import ensemble, inference, training
+from h2mv_tf.config import Config
+from h2mv_tf.data import splits
+from h2mv_tf.data.store import Store
+from h2mv_tf.errors import UserError
+from h2mv_tf.run_folder import RunFolder
+from h2mv_tf.trained import Trained
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS, ENSEMBLE = "predictions.zarr", "ensemble.zarr"
+
+
+def run_of(folder: Path, fold: int) -> RunFolder:
+    """The run folder of a fold."""
+    return RunFolder(folder / f"fold-{fold:02}")
+
+
+def folds_of(settings: Config) -> tuple[int, ...]:
+    """The folds that have cells to validate: ten, or fewer where there are few cells.
+
+    Args:
+        settings: Of the cross-validation.
+
+    Raises:
+        UserError: The store cannot be opened or split.
+    """
+    store = Store.open(settings.data.store, settings.data.groups)
+    roles = splits.roles(
+        store.land, block_size=settings.split.block_size, seed=settings.split.seed
+    )
+    return splits.folds(roles)
+
+
+def train(
+    settings: Config,
+    run: RunFolder,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Trains a fold, or what is left of it.
+
+    Args:
+        settings: With the fold.
+        run: Its run folder.
+        callbacks: As of `training.fit`.
+
+    Raises:
+        UserError: The run was begun with other settings.
+    """
+    if run.trained:
+        logger.info("%s is trained.", run.path)
+        return
+    resume = run.config_file.is_file()
+    if resume:
+        run.refuse_other(settings)
+        if not run.resumable:
+            logger.info("%s had not finished an epoch: anew.", run.path)
+            shutil.rmtree(run.path)
+            resume = False
+    training.fit(settings, run, resume=resume, callbacks=callbacks)
+    # What a training leaves behind would grow from fold to fold.
+    keras.backend.clear_session()
+    gc.collect()
+
+
+def predict(
+    run: RunFolder, *, progress: Callable[[int, int], None] | None = None, **options
+) -> Path:
+    """The predictions of a fold for the store that it was trained on.
+
+    Args:
+        run: Its run folder.
+        progress: As of `inference.predict`.
+        **options: As of `inference.predict`.
+
+    Returns:
+        Where they are.
+    """
+    path = run.path / PREDICTIONS
+    if not path.exists():
+        model = Trained.of(run)
+        balance = inference.predict(
+            model, model.open_store(), path, progress=progress, **options
+        )
+        run.note_balance(path, balance._asdict())
+        logger.info(
+            "%s: water balance within %.1e mm d-1.", path, balance.largest_residual
+        )
+    return path
+
+
+def predicted(folder: Path, fold: int) -> bool:
+    """Whether a fold has its predictions."""
+    return (run_of(folder, fold).path / PREDICTIONS).exists()
+
+
+def combine(
+    folder: Path,
+    folds: Sequence[int],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **options,
+) -> Path:
+    """The ensemble of the folds.
+
+    Args:
+        folder: Of the cross-validation.
+        folds: That have their predictions.
+        progress: As of `ensemble.combine`.
+        **options: As of `ensemble.combine`.
+
+    Returns:
+        Where it is.
+    """
+    path = folder / ENSEMBLE
+    if not path.exists():
+        members = {
+            run.path.name: run.path / PREDICTIONS
+            for run in (run_of(folder, fold) for fold in folds)
+        }
+        ensemble.combine(members, path, progress=progress, **options)
+    return path
+
+
+def members(folder: Path) -> dict[str, Path]:
+    """The predictions that the folds of a cross-validation have, by fold.
+
+    Args:
+        folder: Of the cross-validation.
+
+    Raises:
+        UserError: There is no cross-validation, or it has no predictions yet.
+    """
+    found = {
+        path.parent.name: path for path in sorted(folder.glob(f"fold-*/{PREDICTIONS}"))
+    }
+    if not found:
+        raise UserError(
+            f"'{folder}' has no predictions of folds. Make them with: python "
+            f"trainers/cross_validate.py --run-dir {folder}"
+        )
+    return found

@@ -1,0 +1,155 @@
+"""Trains and predicts all folds: python trainers/cross_validate.py --run-dir runs/cv.
+
+One run folder for each fold, and an ensemble of their predictions. The same call
+continues an interrupted one; in an array of jobs each trains a fold with --fold, and
+a call without it makes the ensemble in the end.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
+
+from h2mv_tf import console  # noqa: E402
+from h2mv_tf.commands import settings  # noqa: E402
+from h2mv_tf.errors import UserError  # noqa: E402
+
+CONFIGS = ROOT / "trainers" / "configs"
+
+
+@click.command(context_settings={"max_content_width": 88})
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="YAML file. By default configs/demo.yaml, and with --data configs/h2mv.yaml.",
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Store to train on.")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of all folds, to make or to continue.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Any field, as training.learning_rate=0.005; may be repeated.",
+)
+@click.option(
+    "--fold",
+    "chosen",
+    type=int,
+    multiple=True,
+    help="Train and predict this fold only; may be repeated.",
+)
+@click.option(
+    "--variables",
+    metavar="NAMES",
+    help="To predict, as runoff,swe; all by default.",
+)
+@click.option(
+    "--quantiles",
+    default="0.05,0.5,0.95",
+    show_default=True,
+    help="Of the ensemble.",
+)
+def main(
+    config_file: Path | None,
+    data: Path | None,
+    run_dir: Path,
+    overrides: tuple[str, ...],
+    chosen: tuple[int, ...],
+    variables: str | None,
+    quantiles: str,
+) -> None:
+    """Trains a model for each fold, predicts with it, and combines the predictions."""
+    again = f"Interrupted. The same call goes on with {run_dir}."
+    with console.command(interrupted=again):
+        levels = _levels(quantiles)
+        names = None if variables is None else tuple(variables.split(","))
+        from h2mv_tf import startup
+
+        startup.import_tensorflow()
+        from h2mv_tf import cross_validation, distribution, inference
+        from h2mv_tf.progress import ProgressBar
+
+        if distribution.worker().count > 1:
+            raise UserError(
+                "Several workers train one fold together, not all of them: start "
+                "trainers/train.py there, or an array of jobs with --fold here."
+            )
+        inference.asked_for(names)
+        given = settings.read(CONFIGS, config_file, data, overrides)
+        distribution.make_devices(given.distribution.devices)
+        settings.make_synthetic_world(given)
+        folds = cross_validation.folds_of(given)
+        for fold in chosen:
+            if fold not in folds:
+                raise UserError(
+                    f"There is no fold {fold}. Expected one of "
+                    f"{', '.join(map(str, folds))}."
+                )
+        for fold in chosen or folds:
+            run = cross_validation.run_of(run_dir, fold)
+            console.console.print(f"\n[bold]Fold {fold} of {len(folds)}[/bold]")
+            of_fold = given.model_copy(
+                update={"split": given.split.model_copy(update={"fold": fold})}
+            )
+            cross_validation.train(of_fold, run, callbacks=[ProgressBar()])
+            with console.progress("simulating") as progress:
+                cross_validation.predict(run, variables=names, progress=progress)
+        lacking = [k for k in folds if not cross_validation.predicted(run_dir, k)]
+        if lacking and chosen:
+            console.console.print(
+                f"Still to be trained: folds {', '.join(map(str, lacking))}. A "
+                "call without --fold makes the ensemble in the end."
+            )
+            return
+        with console.progress("combining") as progress:
+            path = cross_validation.combine(
+                run_dir, folds, quantiles=levels, progress=progress
+            )
+        _print_folds([cross_validation.run_of(run_dir, fold) for fold in folds])
+        console.console.print(f"Ensemble: {path}", markup=False)
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    try:
+        levels = tuple(sorted({float(level) for level in text.split(",")}))
+    except ValueError:
+        levels = ()
+    if not levels or not (levels[0] >= 0 and levels[-1] <= 1):
+        raise UserError(
+            f"Cannot read --quantiles '{text}'. Expected numbers from 0 to 1, as "
+            "0.05,0.5,0.95."
+        )
+    return levels
+
+
+def _print_folds(runs) -> None:
+    metrics = [run.load_json(run.metrics_file) for run in runs]
+    names = list(metrics[0]["test"]["terms"])
+    console.table(
+        "Test cells: mean squared error of standardised values",
+        ("fold", "best epoch", "validation", "loss", *names),
+        [
+            (
+                run.path.name,
+                f"{found['best_epoch']}",
+                f"{found['validation_loss']:.3g}",
+                f"{found['test']['loss']:.3g}",
+                *(f"{found['test']['terms'][name]:.3g}" for name in names),
+            )
+            for run, found in zip(runs, metrics, strict=True)
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
