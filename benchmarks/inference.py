@@ -24,11 +24,15 @@ from h2mv_tf import console, startup  # noqa: E402
 
 startup.import_tensorflow()
 
-from h2mv_tf import distribution, inference  # noqa: E402
+from h2mv_tf import distribution  # noqa: E402
 from h2mv_tf.config import Config  # noqa: E402
 from h2mv_tf.data.store import Store  # noqa: E402
 from h2mv_tf.data.survey import survey  # noqa: E402
 from h2mv_tf.data.writing import tile_of, write_store, writing  # noqa: E402
+from h2mv_tf.inference import flow, hands  # noqa: E402
+from h2mv_tf.inference.job import MOST_CELLS, Job, asked_for, grouped  # noqa: E402
+from h2mv_tf.inference.simulator import Simulator  # noqa: E402
+from h2mv_tf.inference.work import Work  # noqa: E402
 from h2mv_tf.trained import Trained  # noqa: E402
 from h2mv_tf.variables import FORCING, VARIABLES  # noqa: E402
 
@@ -59,25 +63,25 @@ def main(cells: int, years: int, repeats: int, as_json: bool) -> None:
         store = _store(folder / "store.zarr", cells, years)
         statistics = survey(store, ()).statistics(np.arange(cells))
         trained = Trained.untrained(Config(), statistics)
-        size = min(inference.MOST_CELLS, cells)
-        job = inference.Job(inference.asked_for(None), "native", False, 1, size)
+        size = min(MOST_CELLS, cells)
+        job = Job(asked_for(None), "native", False, 1, size)
         works = [
-            inference.Work(
-                inference.Simulator(trained, job, device),
+            Work(
+                Simulator(trained, job, device),
                 store,
                 store.static(),
                 NOWHERE,
             )
             for device in devices
         ]
-        groups = inference.grouped(store.cut(tile_of(len(store.time), ["cell"])), size)
-        list(inference.worked(works, groups[: len(works)]))  # compiles
+        groups = grouped(store.cut(tile_of(len(store.time), ["cell"])), size)
+        list(hands.on_devices(works, groups[: len(works)]))  # compiles
         seconds = {"simulated": [], "written, too": []}
         for n in range(repeats):
             seconds["simulated"].append(_seconds(works, groups, NOWHERE))
             plan = {"tile": tile_of(len(store.time), ["cell"])}
             with writing(folder / f"{n}.zarr", **plan) as writer:
-                inference.declare_all(writer, trained, store, store.time, job)
+                flow.declare(writer, trained, store, store.time, job)
                 seconds["written, too"].append(_seconds(works, groups, writer.arrays))
             written = sum(f.stat().st_size for f in (folder / f"{n}.zarr").rglob("*"))
             shutil.rmtree(folder / f"{n}.zarr")
@@ -110,7 +114,7 @@ def _seconds(works, groups, arrays) -> float:
     for work in works:
         work.arrays = arrays
     begin = time.perf_counter()
-    list(inference.worked(works, groups))
+    list(hands.on_devices(works, groups))
     return time.perf_counter() - begin
 
 

@@ -15,17 +15,14 @@ from pathlib import Path
 
 import keras
 
-from h2mv_tf import ensemble, inference, training
+from h2mv_tf import ensemble, inference, predictions, training
 from h2mv_tf.config import Config
 from h2mv_tf.data import splits
 from h2mv_tf.data.store import Store
-from h2mv_tf.errors import UserError
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.trained import Trained
 
 logger = logging.getLogger(__name__)
-
-PREDICTIONS, ENSEMBLE = "predictions.zarr", "ensemble.zarr"
 
 
 def run_of(folder: Path, fold: int) -> RunFolder:
@@ -94,7 +91,7 @@ def predict(
     Returns:
         Where they are.
     """
-    path = run.path / PREDICTIONS
+    path = run.path / predictions.FILE
     if not path.exists():
         model = Trained.of(run)
         balance = inference.predict(
@@ -109,7 +106,7 @@ def predict(
 
 def predicted(folder: Path, fold: int) -> bool:
     """Whether a fold has its predictions."""
-    return (run_of(folder, fold).path / PREDICTIONS).exists()
+    return (run_of(folder, fold).path / predictions.FILE).exists()
 
 
 def combine(
@@ -130,31 +127,11 @@ def combine(
     Returns:
         Where it is.
     """
-    path = folder / ENSEMBLE
+    path = folder / predictions.ENSEMBLE
     if not path.exists():
         members = {
-            run.path.name: run.path / PREDICTIONS
+            run.path.name: run.path / predictions.FILE
             for run in (run_of(folder, fold) for fold in folds)
         }
         ensemble.combine(members, path, progress=progress, **options)
     return path
-
-
-def members(folder: Path) -> dict[str, Path]:
-    """The predictions that the folds of a cross-validation have, by fold.
-
-    Args:
-        folder: Of the cross-validation.
-
-    Raises:
-        UserError: There is no cross-validation, or it has no predictions yet.
-    """
-    found = {
-        path.parent.name: path for path in sorted(folder.glob(f"fold-*/{PREDICTIONS}"))
-    }
-    if not found:
-        raise UserError(
-            f"'{folder}' has no predictions of folds. Make them with: python "
-            f"trainers/cross_validate.py --run-dir {folder}"
-        )
-    return found

@@ -8,6 +8,7 @@ of what is left, a lack of covariance. Baghirov et al. (2025), section 2.6.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import dask
@@ -17,8 +18,9 @@ import xarray as xr
 
 from h2mv_tf import predictions
 from h2mv_tf.data.splits import TEST
+from h2mv_tf.data.writing import made
 from h2mv_tf.errors import UserError
-from h2mv_tf.variables import VARIABLES, names
+from h2mv_tf.variables import VARIABLES, find, names
 
 COMPARED = names("coefficient", "state", "flux")
 STEPS = ("daily", "annual")
@@ -71,6 +73,46 @@ def decomposition(members: da.Array | np.ndarray) -> Decomposition:
             )
             terms.append([part / scale for part in parts])
     return Decomposition(*np.mean(terms, axis=0) if terms else [np.nan] * 3)
+
+
+def compared(asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the registry that are compared.
+
+    Args:
+        asked: In any vocabulary of the registry; None: all that can be.
+
+    Raises:
+        UserError: A name is no coefficient, state or flux.
+    """
+    if asked is None:
+        return COMPARED
+    found = [(name, find(name, COMPARED)) for name in asked]
+    for name, variable in found:
+        if variable is None:
+            raise UserError(
+                f"'{name}' is no coefficient, state or flux. Expected any of: "
+                f"{', '.join(COMPARED)}."
+            )
+    return tuple(variable.name for _, variable in found)
+
+
+def save(result: xr.Dataset, folder: str | Path) -> None:
+    """Writes a comparison as equifinality.nc and, without its maps, equifinality.csv.
+
+    Args:
+        result: Of `equifinality`.
+        folder: To make; must not exist.
+
+    Raises:
+        UserError: It exists, or cannot be written.
+    """
+    with made(folder) as partial:
+        result.to_netcdf(partial / "equifinality.nc")
+        table = result["decomposition"].to_series().unstack("term")
+        table = table[list(Decomposition._fields)].assign(
+            total=result["total"].to_series(), kind=result["kind"].to_series()
+        )
+        table.to_csv(partial / "equifinality.csv")
 
 
 def equifinality(

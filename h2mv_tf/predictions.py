@@ -21,6 +21,9 @@ from h2mv_tf.data.writing import Writer
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import BALANCE, DAILY_OUTPUTS, OUTPUTS, VARIABLES, Variable
 
+# Of a run folder, and of a cross-validation.
+FILE, ENSEMBLE = "predictions.zarr", "ensemble.zarr"
+
 Profile = Literal["native", "cf"]
 
 CF_UNITS = {"mm": "kg m-2", "mm d-1": "kg m-2 s-1"}
@@ -104,6 +107,24 @@ def load(path: str | Path) -> xr.Dataset:
         {AREA: dataset[AREA].load(), ROLE: dataset[ROLE].load()},
         dataset.attrs,
     )
+
+
+def of_folds(folder: Path) -> dict[str, Path]:
+    """Where the predictions of the folds of a cross-validation are, by fold.
+
+    Args:
+        folder: Of the cross-validation.
+
+    Raises:
+        UserError: There is no cross-validation, or it has no predictions yet.
+    """
+    found = {path.parent.name: path for path in sorted(folder.glob(f"fold-*/{FILE}"))}
+    if not found:
+        raise UserError(
+            f"'{folder}' has no predictions of folds. Make them with: python "
+            f"trainers/cross_validate.py --run-dir {folder}"
+        )
+    return found
 
 
 def refuse_different(datasets: Mapping[str, xr.Dataset]) -> None:

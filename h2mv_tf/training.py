@@ -32,11 +32,10 @@ from h2mv_tf.objective import Constraint, Objective
 from h2mv_tf.run_folder import Progress, RunFolder
 from h2mv_tf.steps import Totals, Trainer
 from h2mv_tf.untrained import untrained_model
-from h2mv_tf.variables import VARIABLES
+from h2mv_tf.variables import CLOSED, VARIABLES
 
 logger = logging.getLogger(__name__)
 
-CLOSED = 1e-3  # mm d-1, the largest residual that rounding explains
 PROFILED = (3, 5)  # steps in a profile: the first ones compile
 EPSILON = 1e-8  # of AdamW, as in the published optimizer; Keras' default is 1e-7
 

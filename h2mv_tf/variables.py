@@ -501,6 +501,8 @@ DAILY_OUTPUTS = tuple(
     for name in names("coefficient", "state", "flux", "diagnostic")
     if name != "tws_anomaly"
 )
+# The largest water balance residual that rounding explains [mm d-1].
+CLOSED = 1e-3
 # In the order of the paper's objective.
 CONSTRAINTS = ("tws", "evapotranspiration", "runoff", "swe", "fapar")
 # Compared as anomalies, and standardised by the deviation alone.

@@ -16,6 +16,7 @@ from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import survey
 from h2mv_tf.data.writing import Shard
 from h2mv_tf.errors import UserError
+from h2mv_tf.inference import flow, hands, job, simulator, work
 from h2mv_tf.model import H2MV
 from h2mv_tf.trained import Trained
 from h2mv_tf.variables import CONSTRAINTS, FORCING, OUTPUTS, VARIABLES
@@ -181,7 +182,7 @@ def test_another_spin_up_begins_with_other_stores(predict, whole):
 
 
 def test_memory_changes_no_number(predict, whole, monkeypatch):
-    monkeypatch.setattr(inference, "MOST_CELLS", 7)
+    monkeypatch.setattr(job, "MOST_CELLS", 7)
     found = predictions.load(predict())
     for name in ("runoff", "swe", "water_balance_closure"):
         xr.testing.assert_allclose(
@@ -196,21 +197,21 @@ def tiles(monkeypatch):
     def small(days, dims):
         return dict.fromkeys(dims, 2)
 
-    monkeypatch.setattr(inference, "tile_of", small)
+    monkeypatch.setattr(flow, "tile_of", small)
     monkeypatch.setattr(ensemble, "tile_of", small)
-    monkeypatch.setattr(inference, "MOST_CELLS", 4)
+    monkeypatch.setattr(job, "MOST_CELLS", 4)
 
 
 @pytest.fixture
 def simulated(monkeypatch):
     """How many cells were simulated."""
-    counts, call = [], inference.Simulator.__call__
+    counts, call = [], simulator.Simulator.__call__
 
     def counted(self, forcing, static):
         counts.append(len(forcing))
         return call(self, forcing, static)
 
-    monkeypatch.setattr(inference.Simulator, "__call__", counted)
+    monkeypatch.setattr(simulator.Simulator, "__call__", counted)
     return counts
 
 
@@ -268,13 +269,13 @@ def test_the_workers_of_a_dask_cluster_make_the_same_store(
 
 
 def test_a_cluster_that_is_not_there_is_told(predict, monkeypatch):
-    monkeypatch.setattr(inference, "CONNECTING", 0.5)
+    monkeypatch.setattr(hands, "CONNECTING", 0.5)
     with pytest.raises(UserError, match=r"no dask scheduler at 'tcp:"):
         predict(cluster="tcp://127.0.0.1:1")
 
 
 def test_an_open_balance_is_refused_with_its_cell(predict, monkeypatch, tmp_path):
-    monkeypatch.setattr(inference, "CLOSED", 1e-12)
+    monkeypatch.setattr(work, "CLOSED", 1e-12)
     with pytest.raises(UserError, match=r"water balance of cell \d+ .* is open"):
         predict(tmp_path / "out.zarr", variables=["runoff"])
     assert list(tmp_path.iterdir()) == []

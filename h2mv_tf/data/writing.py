@@ -297,6 +297,33 @@ def refuse_existing(path: Path) -> None:
         raise UserError(f"'{path}' exists. Remove it, or choose another name.")
 
 
+@contextlib.contextmanager
+def made(folder: str | Path) -> Iterator[Path]:
+    """Makes a folder of files, which is there only when all of them are.
+
+    Args:
+        folder: To make; must not exist.
+
+    Yields:
+        Where to write them.
+
+    Raises:
+        UserError: It exists, or cannot be written.
+    """
+    folder = Path(folder)
+    refuse_existing(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def write_store(
     path: str | Path,
     fields: Mapping[str, xr.DataArray],

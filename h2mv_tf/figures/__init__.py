@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from matplotlib.figure import Figure
 
 from h2mv_tf import plots
@@ -91,7 +92,9 @@ def _drawings(material: Material, cell: str | None) -> dict[str, Callable[[], Fi
     return {
         "loss_curves": lambda: _losses(material),
         "roles": lambda: _roles(material),
-        "means": lambda: plots.field_maps(plots.mean_fields(material.means)),
+        "means": lambda: plots.field_maps(
+            plots.mean_fields(material.means), land=material.land
+        ),
         **_score_drawings(material),
         "skill": lambda: plots.skill_scores(material.folder.scores),
         "seasonal_cycles": lambda: plots.seasonal_cycles(material.series),
@@ -136,7 +139,7 @@ def _score_drawings(material: Material) -> dict[str, Callable[[], Figure]]:
         for scale in dict.fromkeys((VARIABLES[name].cadence, "monthly", "daily")):
             found = known.sel(scale=scale)
             if np.isfinite(found).any():
-                return plots.score_maps(found, name)
+                return plots.score_maps(found, name, land=_land(material))
         raise Missing("it has not been observed often enough for scores.")
 
     names = [str(name) for name in scores["variable"].values]
@@ -168,8 +171,18 @@ def _equifinality_drawings(material: Material) -> dict[str, Callable[[], Figure]
         return {}
     return {
         "equifinality": lambda: plots.decomposition(material.folder.equifinality),
-        "equifinality_maps": lambda: plots.spread_maps(material.folder.equifinality),
+        "equifinality_maps": lambda: plots.spread_maps(
+            material.folder.equifinality, land=_land(material)
+        ),
     }
+
+
+def _land(material: Material) -> xr.DataArray | None:
+    """The land mask, as far as there are predictions that tell it."""
+    try:
+        return material.land
+    except Missing:
+        return None
 
 
 def _refuse_unknown(material: Material, words: str) -> None:

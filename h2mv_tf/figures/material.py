@@ -12,11 +12,13 @@ from functools import cached_property
 import dask
 import numpy as np
 import xarray as xr
+import yaml
 
 from h2mv_tf import predictions
 from h2mv_tf.data.splits import SEA, TEST
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation import regions, scales
+from h2mv_tf.evaluation.blocks import SATURATING
 from h2mv_tf.evaluation.scales import Pair
 from h2mv_tf.figures.folder import Folder, Missing
 from h2mv_tf.plots import Points
@@ -40,6 +42,7 @@ RATIOS = {
     "runoff_ratio": ("runoff", "corrected_precipitation"),
 }
 POINTS = 300_000  # of a scatter; more are thinned
+DEEP = 100.0  # mm of snow, where the predictions do not tell the configuration
 COLUMNS = 6  # sites that have a column each
 
 
@@ -234,7 +237,18 @@ class Material:
         observed = self.folder.store.observed(name)
         predicted = dataset[name].drop_vars("quantile", errors="ignore")
         chunks = {dim: predicted.chunksizes[dim] for dim in self.land.dims}
-        return scales.base_pairs(predicted, observed.chunk(time=-1, **chunks))
+        return scales.base_pairs(
+            predicted,
+            observed.chunk(time=-1, **chunks),
+            saturation=self._saturation if name in SATURATING else None,
+        )
+
+    @cached_property
+    def _saturation(self) -> float:
+        """Snow beyond which observations say only "deep" [mm], as in the training."""
+        text = self.folder.predictions.attrs.get("configuration") or ""
+        configuration = yaml.safe_load(text) or {}
+        return float(configuration.get("objective", {}).get("saturation", DEEP))
 
     def _chosen(self, data: xr.DataArray) -> xr.DataArray:
         return flat(data, self.land).isel(cell=self.chosen.values)

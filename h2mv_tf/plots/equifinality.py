@@ -64,11 +64,12 @@ def decomposition(differences: xr.Dataset) -> Figure:
     return figure
 
 
-def spread_maps(differences: xr.Dataset) -> Figure:
+def spread_maps(differences: xr.Dataset, *, land: xr.DataArray | None = None) -> Figure:
     """The standard deviation over folds of the means over time.
 
     Args:
         differences: `spread` (variable, *space) in the variables' units.
+        land: As for `field_maps`.
     """
     known = [str(name) for name in differences.spread["variable"].values]
     fields = []
@@ -78,7 +79,7 @@ def spread_maps(differences: xr.Dataset) -> Figure:
             continue
         units = VARIABLES[name].units
         fields.append(Field(data, style.title(name), units, style.spread(data.values)))
-    return field_maps(fields)
+    return field_maps(fields, land=land)
 
 
 def _order(parts: xr.DataArray) -> list[str]:

@@ -18,18 +18,23 @@ REGIONAL = 90.0  # degrees; a larger map is stretched at its poles as is usual
 
 
 @style.journal
-def field_maps(fields: Sequence[Field], columns: int = 3) -> Figure:
+def field_maps(
+    fields: Sequence[Field], *, columns: int = 3, land: xr.DataArray | None = None
+) -> Figure:
     """Maps of quantities; of sites, points at their place or a line for each.
 
     Args:
         fields: The quantities, all of the same cells.
         columns: Maps side by side.
+        land: Land mask (*space), whose cells without a value are white; by default
+            land is where the first quantity has one.
     """
     first = fields[0].data
+    land = first.notnull() if land is None else land
     if first.ndim == 1 and first.size <= sites.FEW:
         return sites.lines(fields)
     columns = min(columns, len(fields))
-    west_east, south_north, ratio = _extent(first)
+    west_east, south_north, ratio = _extent(land)
     figure, slots = style.slots(
         len(fields), columns, ratio=ratio, left=10, gap=5, above=6, below=13
     )
@@ -37,7 +42,7 @@ def field_maps(fields: Sequence[Field], columns: int = 3) -> Figure:
         axis = slot.axes(figure)
         if field.data.ndim == 2:
             drawn = _grid(axis, field)
-            _outline(axis, field.data)
+            _outline(axis, land)
         else:
             drawn = _points(axis, field)
         axis.set(xlim=west_east, ylim=south_north)
@@ -55,14 +60,17 @@ def field_maps(fields: Sequence[Field], columns: int = 3) -> Figure:
     return figure
 
 
-def score_maps(scores: xr.DataArray, variable: str) -> Figure:
+def score_maps(
+    scores: xr.DataArray, variable: str, *, land: xr.DataArray | None = None
+) -> Figure:
     """Maps of the scores of a constraint.
 
     Args:
         scores: (metric, *space), as `score` of an evaluation.
         variable: The constraint.
+        land: As for `field_maps`.
     """
-    return field_maps(score_fields(scores, variable), columns=2)
+    return field_maps(score_fields(scores, variable), columns=2, land=land)
 
 
 def kinds_map(
@@ -74,7 +82,7 @@ def kinds_map(
         roles: (*space) with `lat` and `lon`: 0 is sea.
         kinds: Colour and members (*space) of each kind, by its name.
     """
-    land = roles.where(roles != 0)
+    land = roles != 0
     west_east, south_north, ratio = _extent(land)
     foot = 4.0 * -(-len(kinds) // COLUMNS) + 3
     figure, (slot,) = style.slots(
@@ -87,7 +95,7 @@ def kinds_map(
         cells = [], []
         if roles.ndim == 2:
             look = Look(style.flat(color), 0.0, 1.0, "neither")
-            _grid(axis, Field(member.where(member), "", "1", look))
+            _grid(axis, Field(member.astype("float32").where(member), "", "1", look))
         else:
             cells = roles.lon[member], roles.lat[member]
         label = f"{name}: {int(member.sum())} cells"
@@ -118,12 +126,20 @@ def _grid(axis: Axes, field: Field):
     return drawn
 
 
-def _outline(axis: Axes, data: xr.DataArray) -> None:
-    """Grey sea, and a line where the land of the mask ends."""
+def _outline(axis: Axes, mask: xr.DataArray) -> None:
+    """Grey sea, white land below all that is drawn, and a line where the land ends."""
     axis.set_facecolor(style.SEA)
-    data = _around_greenwich(data)
-    land = np.pad(np.isfinite(data.values), 1)
-    lon, lat = _edges(data.lon.values), _edges(data.lat.values)
+    mask = _around_greenwich(mask)
+    lon, lat = _edges(mask.lon.values), _edges(mask.lat.values)
+    axis.pcolormesh(
+        lon,
+        lat,
+        np.ma.masked_equal(mask.values.astype("uint8"), 0),
+        cmap=style.flat("white"),
+        zorder=0,
+        rasterized=True,
+    )
+    land = np.pad(mask.values.astype(bool), 1)
     upright = np.argwhere(land[1:-1, 1:] != land[1:-1, :-1])
     level = np.argwhere(land[1:, 1:-1] != land[:-1, 1:-1])
     lines = [[(lon[c], lat[r]), (lon[c], lat[r + 1])] for r, c in upright]
@@ -149,15 +165,14 @@ def _points(axis: Axes, field: Field):
     return drawn
 
 
-def _extent(data: xr.DataArray):
+def _extent(land: xr.DataArray):
     """Limits of longitude and latitude around the land, and height per width."""
-    if data.ndim == 1:
-        lon, lat = style.sided(data.lon.values), style.sided(data.lat.values)
+    if land.ndim == 1:
+        lon, lat = style.sided(land.lon.values), style.sided(land.lat.values)
     else:
-        data = _around_greenwich(data)
-        land = np.isfinite(data.values)
-        lon = _span(_edges(data.lon.values), land.any(axis=0))
-        lat = _span(_edges(data.lat.values), land.any(axis=1))
+        land = _around_greenwich(land)
+        lon = _span(_edges(land.lon.values), land.values.any(axis=0))
+        lat = _span(_edges(land.lat.values), land.values.any(axis=1))
     ratio = (lat[1] - lat[0]) / (lon[1] - lon[0])
     if lat[1] - lat[0] < REGIONAL:
         ratio /= max(np.cos(np.radians(np.mean(lat))), 0.2)

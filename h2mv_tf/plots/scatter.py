@@ -59,7 +59,10 @@ def density_scatter(points: Mapping[str, Points]) -> Figure:
     ):
         axis = slot.axes(figure)
         drawn = _panel(axis, name, pairs)
-        style.headed(axis, number, f"{style.title(name)}\n")
+        valid = np.isfinite(pairs.observed) & np.isfinite(pairs.simulated)
+        count = f"{int(valid.sum()):,}".replace(",", "\u2009")
+        title = f"{style.title(name)}, n = {count}"
+        style.headed(axis, number, title, pad=3 + 2 * 1.25 * style.SMALL)
     bar = figure.colorbar(
         drawn,
         cax=style.Slot(50, 8, 80, 2.2).axes(figure),
@@ -100,7 +103,7 @@ def _panel(axis: Axes, name: str, points: Points):
     axis.text(
         0.0,
         1.02,
-        _words(name, scores(points), len(points.observed)),
+        _words(name, scores(points)),
         transform=axis.transAxes,
         va="bottom",
         fontsize=style.SMALL,
@@ -109,15 +112,14 @@ def _panel(axis: Axes, name: str, points: Points):
     return drawn
 
 
-def _words(name: str, found: Mapping[str, float], count: int) -> str:
+def _words(name: str, found: Mapping[str, float]) -> str:
     units = style.units(VARIABLES[name].units)
     units = "" if units == style.units("1") else f" {units}"
     # The mean of anomalies is nothing to be right about.
     skipped = ("kge", "bias") if name in ANOMALIES else ()
     plain = [f"{w} {found[m]:.2f}" for m, w in WRITTEN if m not in skipped]
     errors = [f"{w} {found[m]:.2g}" for m, w in IN_UNITS if m not in skipped]
-    number = f"{count:,}".replace(",", "\u2009")
-    text = ", ".join([*plain, f"n {number}"]) + "\n" + ", ".join(errors) + units
+    text = ", ".join(plain) + "\n" + ", ".join(errors) + units
     return text.replace(" -", " \N{MINUS SIGN}")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from h2mv_tf.plots import style
 
@@ -149,9 +150,10 @@ def _no_close_up(axes: Sequence[Axes]) -> None:
         lacking = CLOSEST * max(spans) - span
         if lacking > 0:
             # What never is negative keeps its zero at the bottom.
-            share = 0.5 if low < -0.2 * span else 0.1
+            lowest = min(np.nanmin([*line.get_ydata(), np.inf]) for line in axis.lines)
+            share = 0.5 if lowest < 0 else 0.0
             axis.set_ylim(low - share * lacking, high + (1 - share) * lacking)
-        axis.locator_params(axis="y", nbins=4)
+        axis.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
 
 
 def _legend(figure: Figure, series, draw) -> None:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import cmcrameri.cm as scientific
 import matplotlib as mpl
-import matplotlib.dates as mdates
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
@@ -188,10 +187,17 @@ def slots(
     ]
 
 
-def headed(axis: Axes, number: int, title: str = "") -> None:
-    """Writes the letter of a panel, from 0, and its title above it."""
+def headed(axis: Axes, number: int, title: str = "", *, pad: float = 3) -> None:
+    """Writes the letter of a panel, from 0, and its title above it.
+
+    Args:
+        axis: The panel.
+        number: Its place in the figure.
+        title: Its title.
+        pad: Distance to the panel [points].
+    """
     letter = chr(ord("a") + number % 26) * (number // 26 + 1)
-    axis.set_title(f"({letter}) {title}".rstrip(), loc="left", pad=3)
+    axis.set_title(f"({letter}) {title}".rstrip(), loc="left", pad=pad)
 
 
 def save(figure: Figure, file: Path) -> Path:
@@ -349,10 +355,11 @@ def months(axis: Axes) -> None:
 
 def years(axis: Axes, time: np.ndarray) -> None:
     """A few years below an axis of time, all of it shown."""
-    locator = mdates.AutoDateLocator(minticks=2, maxticks=4)
-    axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(mdates.DateFormatter("%Y"))
-    axis.set_xlim(time[0], time[-1] + np.timedelta64(31, "D"))
+    first, last = (int(str(day)[:4]) for day in (time[0], time[-1]))
+    shown = range(first, last + 1, -(-(last - first + 1) // 3))
+    begins = [np.datetime64(f"{year}-01-01") for year in shown]
+    axis.set_xticks(begins, [str(year) for year in shown])
+    axis.set_xlim(begins[0], time[-1] + np.timedelta64(31, "D"))
 
 
 def sided(values: Iterable[float], margin: float = 0.05) -> tuple[float, float]:

@@ -1,0 +1,125 @@
+"""Who does the work: the devices of this process, or the workers of a cluster."""
+
+import concurrent.futures
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from h2mv_tf import distribution
+from h2mv_tf.data.store import Block, Store
+from h2mv_tf.data.writing import Arrays
+from h2mv_tf.errors import UserError
+from h2mv_tf.inference.job import Job
+from h2mv_tf.inference.simulator import Simulator
+from h2mv_tf.inference.work import Work
+from h2mv_tf.trained import Trained
+
+CONNECTING = 10  # seconds, to a dask scheduler
+
+
+def on_devices(
+    works: Sequence[Work], groups: Sequence[Sequence[Block]]
+) -> Iterator[Sequence[Block]]:
+    """Works on all devices of this process; gives the groups as they are written.
+
+    Args:
+        works: One for each device.
+        groups: Blocks that are simulated together.
+    """
+    rest, taking, stop = iter(groups), threading.Lock(), threading.Event()
+    done: queue.SimpleQueue = queue.SimpleQueue()
+
+    def run(work: Work) -> None:
+        before, waiting = None, []
+        while not stop.is_set():
+            with taking:
+                group = next(rest, None)
+            # One is written while the next is simulated.
+            begun = work(group) if group else []
+            for wait in waiting:
+                wait()
+            if before:
+                done.put(before)
+            if group is None:
+                return
+            before, waiting = group, begun
+
+    with concurrent.futures.ThreadPoolExecutor(max(len(works), 1)) as pool:
+        running = [pool.submit(run, work) for work in works]
+        for future in running:
+            future.add_done_callback(done.put)
+        try:
+            while running:
+                finished = done.get()
+                if isinstance(finished, concurrent.futures.Future):
+                    running.remove(finished)
+                    finished.result()
+                else:
+                    yield finished
+        finally:
+            stop.set()
+
+
+def on_cluster(
+    address: str,
+    trained: Trained,
+    job: Job,
+    store: Store,
+    arrays: Arrays,
+    groups: Sequence[Sequence[Block]],
+) -> Iterator[Sequence[Block]]:
+    """Has the workers of a dask cluster do it; gives the groups as they are written."""
+    import distributed
+
+    try:
+        client = distributed.Client(address, timeout=CONNECTING, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"There is no dask scheduler at '{address}': {error}. Start one with `dask "
+            "scheduler`, and its workers with `dask worker ADDRESS` where this package "
+            "is installed and the same paths are there."
+        ) from error
+    with client, client.as_current():
+        place = (store.path.resolve(), tuple(store.groups.items()))
+        model = client.scatter(trained, broadcast=True)
+        futures = {
+            client.submit(
+                _of_cluster,
+                model,
+                job,
+                *place,
+                arrays.store.resolve(),
+                group,
+                pure=False,
+            ): group
+            for group in groups
+        }
+        for future in distributed.as_completed(futures):
+            future.result()
+            yield futures[future]
+
+
+def _of_cluster(
+    trained: Trained,
+    job: Job,
+    path: Path,
+    groups: tuple[tuple[str, str], ...],
+    target: Path,
+    blocks: Sequence[Block],
+) -> None:
+    """Works on some blocks in a process of a dask worker."""
+    with _ONE_AT_A_TIME:
+        key = (trained.digest, job, path, target)
+        if key not in _WORK:
+            _WORK.clear()
+            store = Store.open(path, dict(groups))
+            simulator = Simulator.of(trained, job, distribution.own_devices(1)[0])
+            _WORK[key] = Work(simulator, job, store, store.static(), Arrays(target))
+        for wait in _WORK[key](blocks):
+            wait()
+
+
+# Of a dask worker, which has one task after the other.
+_ONE_AT_A_TIME = threading.Lock()
+_WORK: dict[tuple, Work] = {}

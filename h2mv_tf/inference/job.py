@@ -1,0 +1,78 @@
+"""What is simulated, and how many cells at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from h2mv_tf import predictions
+from h2mv_tf.data.store import Block, Store
+from h2mv_tf.errors import UserError
+from h2mv_tf.predictions import SERIES, Profile
+from h2mv_tf.variables import BALANCE, FORCING, OUTPUTS, find
+
+MOST_CELLS = 256  # of a device at a time; more are no faster
+COPIES = 4  # of the outputs of a block: of the device, in NumPy, and being written
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is simulated and written, for whoever works on it.
+
+    Attributes:
+        names: Variables to write, in the order of the registry.
+        profile: Whose names and units.
+        monthly: Write means of months.
+        spin_up: Passes over the series that bring the stores into motion.
+        cells: That are simulated together.
+    """
+
+    names: tuple[str, ...]
+    profile: Profile
+    monthly: bool
+    spin_up: int
+    cells: int
+
+
+def asked_for(variables: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the registry in its order, and those that are always there.
+
+    Args:
+        variables: In any vocabulary of the registry; None: all.
+
+    Raises:
+        UserError: A name is unknown.
+    """
+    if variables is None:
+        return (*OUTPUTS, *BALANCE)
+    found = {}
+    for name in variables:
+        variable = find(name, (*OUTPUTS, *BALANCE))
+        if variable is None:
+            raise UserError(
+                f"The model has no variable '{name}'. Expected any of: "
+                f"{', '.join(OUTPUTS)}."
+            )
+        found[variable.name] = True
+    wanted = {*found, *predictions.ALWAYS}
+    return tuple(name for name in (*OUTPUTS, *BALANCE) if name in wanted)
+
+
+def cells_at_once(store: Store, blocks: Sequence[Block], memory: float) -> int:
+    """Cells that a device simulates together."""
+    numbers = len(store.time) * (len(SERIES) + len(FORCING))
+    fitting = int(memory / (COPIES * numbers * np.dtype("float32").itemsize))
+    there = sum(len(block.cells) for block in blocks)
+    return max(min(MOST_CELLS, fitting, there), 1)
+
+
+def grouped(blocks: Sequence[Block], cells: int) -> list[list[Block]]:
+    """Blocks that are simulated together: about as many cells, or a single block."""
+    groups, count = [], 0
+    for block in blocks:
+        if not groups or count + len(block.cells) > cells:
+            groups.append([])
+            count = 0
+        groups[-1].append(block)
+        count += len(block.cells)
+    return groups

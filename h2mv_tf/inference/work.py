@@ -1,0 +1,139 @@
+"""Reads, simulates and writes blocks of cells, and checks their water balance."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from h2mv_tf import predictions
+from h2mv_tf.data.check import refuse_forcing
+from h2mv_tf.data.store import Block, Store
+from h2mv_tf.data.writing import Arrays
+from h2mv_tf.errors import UserError
+from h2mv_tf.inference.job import Job
+from h2mv_tf.inference.simulator import INITIAL, Simulator
+from h2mv_tf.predictions import SERIES
+from h2mv_tf.variables import BALANCE, CLOSED, FORCING, VARIABLES
+
+
+class Work:
+    """Reads, simulates and writes blocks of cells.
+
+    Args:
+        simulator: Of a device of its own.
+        job: What is asked for.
+        store: Where the weather is.
+        static: Static inputs of all land cells (cells, static inputs).
+        arrays: Where to write.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        job: Job,
+        store: Store,
+        static: np.ndarray,
+        arrays: Arrays,
+    ):
+        self.simulator, self.job, self.store = simulator, job, store
+        self.static, self.arrays = static, arrays
+        self.months = store.time.to_period("M").astype("int64").values
+
+    def __call__(self, blocks: Sequence[Block]) -> list[Callable[[], None]]:
+        """Simulates some blocks and begins to write them.
+
+        Args:
+            blocks: Without a chunk of the predictions that others write, too.
+
+        Returns:
+            What waits until they are written.
+
+        Raises:
+            UserError: The forcing cannot be simulated with, or the water balance
+                does not close.
+        """
+        cells = np.concatenate([block.cells for block in blocks])
+        forcing = self._forcing(blocks)
+        step = self.job.cells
+        parts = [
+            self._simulated(cells[n : n + step], forcing[n : n + step])
+            for n in range(0, len(cells), step)
+        ]
+        values = {
+            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+        }
+        waiting, first = [], 0
+        for block in blocks:
+            rows = slice(first, first + len(block.cells))
+            waiting += [self._begin(name, v[rows], block) for name, v in values.items()]
+            first += len(block.cells)
+        return waiting
+
+    def _forcing(self, blocks: Sequence[Block]) -> np.ndarray:
+        """(cells, days, 3), looked at before the model does."""
+        begun = [self.store.request((), block) for block in blocks]
+        parts = []
+        for block, wait in zip(blocks, begun, strict=True):
+            read = wait()
+            for name in FORCING:
+                refuse_forcing(self.store, name, read[name], block.cells)
+            parts.append(np.stack([read[name] for name in FORCING], axis=-1))
+        return np.concatenate(parts)
+
+    def _simulated(
+        self, cells: np.ndarray, forcing: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """What is written of some cells, by name, (cells, steps) or (cells,)."""
+        job = self.job
+        values = self.simulator(forcing, self.static[cells])
+        values |= self._balance(values, cells)
+        return {
+            name: self._monthly(values[name])
+            if job.monthly and name in SERIES
+            else values[name]
+            for name in job.names
+            if VARIABLES[name].kind != "constant"
+        }
+
+    def _balance(
+        self, values: Mapping[str, np.ndarray], cells: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The balance of each cell, of which no day may be open."""
+        residual = np.abs(values["water_balance_residual"]).max(axis=1)
+        gains = values["corrected_precipitation"].sum(axis=1, dtype="float64")
+        for name in ("evapotranspiration", "runoff"):
+            gains -= values[name].sum(axis=1, dtype="float64")
+        growth = values["tws"][:, -1].astype("float64") - values[INITIAL]
+        closure = gains - growth
+        days = len(self.store.time)
+        worst = int(np.argmax(np.maximum(residual, np.abs(closure) / days)))
+        # The comparison is false of what is not a number.
+        if not max(residual[worst], abs(closure[worst]) / days) <= CLOSED:
+            raise UserError(
+                f"The water balance of {self.store.describe(cells[worst])} is open: up "
+                f"to {residual[worst]:.2g} mm on a day, and {closure[worst]:.2g} mm "
+                f"over {days} days; at most {CLOSED:g} mm d-1 is rounding. Nothing was "
+                "written. Look at the weights and the weather of this cell."
+            )
+        closing = dict(zip(BALANCE, (residual, closure), strict=True))
+        return {name: value.astype("float32") for name, value in closing.items()}
+
+    def _monthly(self, values: np.ndarray) -> np.ndarray:
+        """Means of the days of each month (cells, months)."""
+        first = np.flatnonzero(np.diff(self.months, prepend=-1))
+        days = np.diff(first, append=len(self.months))
+        sums = np.add.reduceat(values, first, axis=1, dtype="float64")
+        return (sums / days).astype("float32")
+
+    def _begin(self, name: str, values: np.ndarray, block: Block):
+        """Begins to write a variable of a block."""
+        shape = [region.stop - region.start for region in block.region]
+        job = self.job
+        _, factor = predictions.stored_units(name, job.profile)
+        grid = np.full((*shape, *values.shape[1:]), np.nan, "float32")
+        grid.reshape(-1, *values.shape[1:])[block.place] = values * np.float32(factor)
+        region, dims = block.region, None
+        if values.ndim > 1:  # time comes last here, and first in the array
+            region = (slice(None), *region)
+            dims = (*range(1, len(region)), 0)
+        stored = predictions.stored_name(name, job.profile)
+        return self.arrays.begin("", grid, region, stored, dims)
