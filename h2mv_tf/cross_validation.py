@@ -10,17 +10,16 @@ and folds may be trained by processes of their own.
 import gc
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
-from h2mv_tf import ensemble, inference, predictions, training
+from h2mv_tf import predictions, training
 from h2mv_tf.config import Config
 from h2mv_tf.data import splits
 from h2mv_tf.data.store import Store
 from h2mv_tf.run_folder import RunFolder
-from h2mv_tf.trained import Trained
 
 logger = logging.getLogger(__name__)
 
@@ -78,60 +77,6 @@ def train(
     gc.collect()
 
 
-def predict(
-    run: RunFolder, *, progress: Callable[[int, int], None] | None = None, **options
-) -> Path:
-    """The predictions of a fold for the store that it was trained on.
-
-    Args:
-        run: Its run folder.
-        progress: As of `inference.predict`.
-        **options: As of `inference.predict`.
-
-    Returns:
-        Where they are.
-    """
-    path = run.path / predictions.FILE
-    if not path.exists():
-        model = Trained.of(run)
-        balance = inference.predict(
-            model, model.open_store(), path, progress=progress, **options
-        )
-        run.note_balance(path, balance._asdict())
-        logger.info(
-            "%s: water balance within %.1e mm d-1.", path, balance.largest_residual
-        )
-    return path
-
-
 def predicted(folder: Path, fold: int) -> bool:
     """Whether a fold has its predictions."""
     return (run_of(folder, fold).path / predictions.FILE).exists()
-
-
-def combine(
-    folder: Path,
-    folds: Sequence[int],
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    **options,
-) -> Path:
-    """The ensemble of the folds.
-
-    Args:
-        folder: Of the cross-validation.
-        folds: That have their predictions.
-        progress: As of `ensemble.combine`.
-        **options: As of `ensemble.combine`.
-
-    Returns:
-        Where it is.
-    """
-    path = folder / predictions.ENSEMBLE
-    if not path.exists():
-        members = {
-            run.path.name: run.path / predictions.FILE
-            for run in (run_of(folder, fold) for fold in folds)
-        }
-        ensemble.combine(members, path, progress=progress, **options)
-    return path

@@ -24,6 +24,7 @@ from h2mv_tf.variables import VARIABLES, find, names
 
 COMPARED = names("coefficient", "state", "flux")
 STEPS = ("daily", "annual")
+FOLDER = "equifinality"  # of a cross-validation
 
 
 class Decomposition(NamedTuple):

@@ -15,7 +15,9 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 import xarray as xr
+import yaml
 
+from h2mv_tf.data.store import Store
 from h2mv_tf.data.units import converted
 from h2mv_tf.data.writing import Writer
 from h2mv_tf.errors import UserError
@@ -125,6 +127,25 @@ def of_folds(folder: Path) -> dict[str, Path]:
             f"trainers/cross_validate.py --run-dir {folder}"
         )
     return found
+
+
+def store_of(dataset: xr.Dataset, path: Path | None = None) -> Store:
+    """The store that predictions were made from, with the groups of the training.
+
+    Args:
+        dataset: Of `load`.
+        path: Another store, or where it is now.
+
+    Raises:
+        UserError: The predictions do not tell it, or it cannot be opened.
+    """
+    path = path or dataset.attrs.get("store")
+    if not path:
+        raise UserError(
+            "The predictions do not tell which store they are of. Name it in --data."
+        )
+    configuration = yaml.safe_load(dataset.attrs.get("configuration", "")) or {}
+    return Store.open(path, configuration.get("data", {}).get("groups"))
 
 
 def refuse_different(datasets: Mapping[str, xr.Dataset]) -> None:

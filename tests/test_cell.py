@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cells import lively, started
 from numpy.testing import assert_allclose, assert_array_equal
 
 from h2mv_tf import physics, variables
@@ -10,34 +11,9 @@ from h2mv_tf.cell import H2MVCell, State, gates, learned_coefficients, slopes
 CELLS, DAYS, CODE, UNITS = 3, 25, 2, 5
 
 
-def lively(cell, rng):
-    """The cell with weights that take its coefficients through their range."""
-    cell.build()
-    for weight in cell.trainable_variables:
-        weight.assign(rng.normal(0, 0.5, weight.shape))
-    cell.forcing_mean.assign([60, 3, 274])
-    cell.forcing_std.assign([60, 6, 8])
-    return cell
-
-
-def started(rng, dtype="float64"):
-    """A state that is nowhere empty."""
-    state = State(
-        swe=rng.uniform(0, 30, (CELLS, 1)),
-        soil_moisture=rng.uniform(0, 60, (CELLS, 1)),
-        groundwater=rng.uniform(0, 90, (CELLS, 1)),
-        fapar=rng.random((CELLS, 1)),
-        hidden=rng.uniform(-1, 1, (CELLS, UNITS)),
-        carry=rng.uniform(-1, 1, (CELLS, UNITS)),
-    )
-    return State(*(tf.constant(x, dtype) for x in state))
-
-
 @pytest.fixture(scope="module")
 def cell():
-    return lively(
-        H2MVCell(CODE, units=UNITS, dtype="float64"), np.random.default_rng(5)
-    )
+    return lively(CODE, UNITS, np.random.default_rng(5))
 
 
 @pytest.fixture
@@ -49,7 +25,7 @@ def inputs(rng, weather):
 
 
 def test_outputs_stand_in_the_order_asked(cell, inputs, rng):
-    start = started(rng)
+    start = started(CELLS, UNITS, rng)
     some = H2MVCell(CODE, units=UNITS, outputs=("runoff", "swe"), dtype="float64")
     some.build()
     some.set_weights(cell.get_weights())
@@ -60,7 +36,7 @@ def test_outputs_stand_in_the_order_asked(cell, inputs, rng):
 
 
 def test_the_new_state_is_what_the_outputs_say(cell, inputs, rng):
-    outputs, new_state = cell(inputs, started(rng))
+    outputs, new_state = cell(inputs, started(CELLS, UNITS, rng))
     values = dict(zip(cell.outputs, outputs.numpy().T, strict=True))
     for name in ("swe", "soil_moisture", "groundwater", "fapar"):
         assert_array_equal(getattr(State(*new_state), name)[:, 0], values[name])
@@ -69,7 +45,7 @@ def test_the_new_state_is_what_the_outputs_say(cell, inputs, rng):
 def test_a_day_is_the_step_of_the_physics_with_the_learned_coefficients(
     cell, inputs, rng
 ):
-    start = started(rng)
+    start = started(CELLS, UNITS, rng)
     outputs, _ = cell(inputs, start)
     columns = tf.split(outputs, cell.output_size, 1)
     values = dict(zip(cell.outputs, columns, strict=True))
@@ -85,7 +61,7 @@ def test_a_day_is_the_step_of_the_physics_with_the_learned_coefficients(
 
 
 def test_the_lstm_reads_weather_code_storages_and_vegetation(cell, inputs, rng):
-    start = started(rng)
+    start = started(CELLS, UNITS, rng)
     forcing, code = inputs[:, :3], inputs[:, 3:-1]
     standardised = (forcing - cell.forcing_mean) / cell.forcing_std
     read = tf.concat(
@@ -188,7 +164,7 @@ def test_an_output_that_no_day_has_is_refused(name):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_outputs_and_states_have_the_dtype_of_the_cell(dtype, inputs, rng):
     cell = H2MVCell(CODE, units=UNITS, dtype=dtype)
-    outputs, new_state = cell(tf.cast(inputs, dtype), started(rng, dtype))
+    outputs, new_state = cell(tf.cast(inputs, dtype), started(CELLS, UNITS, rng, dtype))
     assert outputs.dtype == dtype
     assert all(state.dtype == dtype for state in new_state)
     assert np.isfinite(outputs).all()

@@ -1,6 +1,5 @@
 """The commands, as a user gives them."""
 
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -14,24 +13,17 @@ import xarray as xr
 import zarr
 from cf import grid
 from click.testing import CliRunner
+from scripts import ROOT, assert_one_line, loaded
 
 from h2mv_tf.__main__ import main as h2mv_tf
 from h2mv_tf.data.store import OBSERVED, Store
 
-ROOT = Path(__file__).parents[1]
 ERA5 = ROOT.parent / "shared" / "real" / "era5_daily_canadian_cities_1990_1993.nc"
 SMALL = [
     *("--set", "training.epochs=2", "--set", "split.block_size=2"),
     *("--set", "model.lstm_units=5", "--set", "window.length=90"),
     *("--set", "window.spin_up=30", "--set", "training.jit_compile=false"),
 ]
-
-
-def loaded(script):
-    spec = importlib.util.spec_from_file_location("script", ROOT / script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture
@@ -61,17 +53,6 @@ def broken(world, tmp_path):
         return path
 
     return change
-
-
-def assert_one_line(result, *words):
-    """A mistake: status 2 and one line on it, at the end."""
-    assert result.exit_code == 2, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    line = result.output.strip().splitlines()[-1]
-    assert line.startswith("error: ")
-    for word in words:
-        assert word in line
-    assert "Traceback" not in result.output
 
 
 def test_a_training_from_nothing_to_a_table(tmp_path):

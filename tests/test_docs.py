@@ -65,10 +65,13 @@ def test_a_page_names_no_place_of_this_machine(page):
     assert not re.search(r"/(work|root|tmp|home)/", text)
 
 
-def test_the_scripts_of_the_cluster_page_are_scripts():
-    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("page", "count"), [("cluster", 1), ("predictions", 1), ("cross_validation", 2)]
+)
+def test_the_scripts_of_a_page_are_scripts(page, count):
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     scripts = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
-    assert len(scripts) == 2
+    assert len(scripts) == count
     for script in scripts:
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 

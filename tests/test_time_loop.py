@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cells import lively, started
 from numpy.testing import assert_allclose
 
 from h2mv_tf import time_loop, variables
@@ -41,17 +42,6 @@ class Walk(NamedTuple):
     gradients: dict
 
 
-def lively(code, units, rng):
-    """A cell with weights that take its coefficients through their range."""
-    cell = H2MVCell(code, units=units, dtype="float64")
-    cell.build()
-    for weight in cell.trainable_variables:
-        weight.assign(rng.normal(0, 0.5, weight.shape))
-    cell.forcing_mean.assign([60, 3, 274])
-    cell.forcing_std.assign([60, 6, 8])
-    return cell
-
-
 @pytest.fixture(scope="module", params=SIZES)
 def problem(request, weather):
     cells, code, units = SIZES[request.param]
@@ -62,14 +52,7 @@ def problem(request, weather):
         "code": rng.normal(size=(cells, code)),
         "capacity": rng.uniform(40, 90, (cells, 1)),
     }
-    state = State(
-        swe=rng.uniform(0, 30, (cells, 1)),
-        soil_moisture=rng.uniform(0, 60, (cells, 1)),
-        groundwater=rng.uniform(0, 90, (cells, 1)),
-        fapar=rng.random((cells, 1)),
-        hidden=rng.uniform(-1, 1, (cells, units)),
-        carry=rng.uniform(-1, 1, (cells, units)),
-    )
+    state = started(cells, units, rng)
     # Every output and state counts, each with a weight of its own.
     pull = rng.normal(size=(cells, DAYS, cell.output_size))
     return Problem(cell, *tf.nest.map_structure(tf.constant, (inputs, state, pull)))

@@ -59,6 +59,12 @@ CONFIGS = ROOT / "trainers" / "configs"
     show_default=True,
     help="Of the ensemble.",
 )
+@click.option(
+    "--results/--no-results",
+    default=True,
+    show_default=True,
+    help="Score, draw and report each fold and all of them.",
+)
 def main(
     config_file: Path | None,
     data: Path | None,
@@ -67,6 +73,7 @@ def main(
     chosen: tuple[int, ...],
     variables: str | None,
     quantiles: str,
+    results: bool,
 ) -> None:
     """Trains a model for each fold, predicts with it, and combines the predictions."""
     again = f"Interrupted. The same call goes on with {run_dir}."
@@ -77,6 +84,7 @@ def main(
 
         startup.import_tensorflow()
         from h2mv_tf import cross_validation, distribution, inference
+        from h2mv_tf import results as resulting
         from h2mv_tf.progress import ProgressBar
 
         if distribution.worker().count > 1:
@@ -102,21 +110,20 @@ def main(
                 update={"split": given.split.model_copy(update={"fold": fold})}
             )
             cross_validation.train(of_fold, run, callbacks=[ProgressBar()])
-            with console.progress("simulating") as progress:
-                cross_validation.predict(run, variables=names, progress=progress)
+            resulting.predicted(run, variables=names, bars=console.progress)
+            if results:
+                resulting.of_run(run, bars=console.progress)
         lacking = [k for k in folds if not cross_validation.predicted(run_dir, k)]
         if lacking and chosen:
             console.console.print(
-                f"Still to be trained: folds {', '.join(map(str, lacking))}. A "
-                "call without --fold makes the ensemble in the end."
+                f"Still to be trained: folds {', '.join(map(str, lacking))}. A call "
+                "without --fold makes the ensemble in the end."
             )
             return
-        with console.progress("combining") as progress:
-            path = cross_validation.combine(
-                run_dir, folds, quantiles=levels, progress=progress
-            )
+        resulting.combined(run_dir, quantiles=levels, bars=console.progress)
+        if results:
+            resulting.of_cross_validation(run_dir, bars=console.progress)
         _print_folds([cross_validation.run_of(run_dir, fold) for fold in folds])
-        console.console.print(f"Ensemble: {path}", markup=False)
 
 
 def _levels(text: str) -> tuple[float, ...]:

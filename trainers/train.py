@@ -48,6 +48,12 @@ RUNS = Path("runs")
     help="Continue the run folder of --run-dir, or else the newest in runs/.",
 )
 @click.option(
+    "--results/--no-results",
+    default=True,
+    show_default=True,
+    help="Predict, score, draw and report when it is trained.",
+)
+@click.option(
     "--profile", is_flag=True, help="Write a trace of a few steps for TensorBoard."
 )
 def main(
@@ -56,9 +62,10 @@ def main(
     run_dir: Path | None,
     overrides: tuple[str, ...],
     resume: bool,
+    results: bool,
     profile: bool,
 ) -> None:
-    """Trains the hybrid model and evaluates it on the test cells."""
+    """Trains the hybrid model, and tells what it has learned."""
     with console.command(interrupted="Interrupted; --resume continues the run."):
         from h2mv_tf import startup
 
@@ -94,6 +101,10 @@ def main(
         )
         if worker.chief:
             _print_results(run)
+            if results:
+                from h2mv_tf import results as resulting
+
+                resulting.of_run(run, bars=console.progress)
 
 
 def _refuse_with_resume(**options: Path | None) -> None:

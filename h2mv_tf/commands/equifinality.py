@@ -27,11 +27,11 @@ def command(folder: Path, variables: str | None, to: Path | None) -> None:
     split into terms of mean, standard deviation and covariance; a table, a CSV, and a
     NetCDF file with maps of the spread between the folds.
     """
-    to = to or folder / "equifinality"
     with console.command():
         from h2mv_tf import equifinality, predictions
         from h2mv_tf.data.writing import refuse_existing
 
+        to = to or folder / equifinality.FOLDER
         refuse_existing(to)
         members = predictions.of_folds(folder)
         chosen = equifinality.compared(variables and variables.split(","))
@@ -52,8 +52,8 @@ def _print(found, folds: int) -> None:
         (
             str(name),
             str(one.kind.values),
-            *(f"{float(one.decomposition.sel(term=term)):.4f}" for term in terms),
-            f"{float(one.total):.4f}",
+            *(_number(one.decomposition.sel(term=term)) for term in terms),
+            _number(one.total),
         )
         for name in found["variable"].values
         for one in [found.sel(variable=name)]
@@ -64,3 +64,7 @@ def _print(found, folds: int) -> None:
         ("variable", "kind", *terms, "total"),
         rows,
     )
+
+
+def _number(value) -> str:
+    return f"{float(value.round(4)) + 0:.4f}"  # never "-0.0000"

@@ -58,13 +58,11 @@ def command(
     with console.command():
         chosen = _formats(formats)
         from h2mv_tf import figures
-        from h2mv_tf.data.store import Store
 
-        store = Store.open(data) if data else None
         with console.progress("drawing") as progress:
             files = figures.draw(
                 folder,
-                store=store,
+                store=data,
                 cell=cell,
                 cells=cells,
                 to=to,

@@ -113,9 +113,7 @@ def command(
                 to,
                 variables=None if variables is None else variables.split(","),
                 profile=profile,
-                netcdf=to.suffix == ".nc"
-                if file_format is None
-                else file_format == "netcdf",
+                netcdf=netcdf,
                 monthly=monthly,
                 spin_up=spin_up,
                 memory=size,

@@ -1,5 +1,5 @@
 """Predictions against observations, and against the truth where it is known."""
 
-from h2mv_tf.evaluation.flow import evaluate
+from h2mv_tf.evaluation.flow import evaluate, refuse_unfit
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "refuse_unfit"]

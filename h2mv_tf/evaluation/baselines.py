@@ -81,5 +81,5 @@ def slots(time: xr.DataArray, daily: bool) -> np.ndarray:
     index = pd.DatetimeIndex(time.values)
     if not daily:
         return np.asarray(index.month) - 1
-    starts = pd.date_range(f"{LEAP_YEAR}-01-01", periods=12, freq="MS").dayofyear
+    starts = pd.date_range(f"{LEAP_YEAR}-01-01", periods=12, freq="MS").day_of_year
     return np.asarray(starts)[index.month - 1] + np.asarray(index.day) - 2

@@ -177,7 +177,8 @@ class Sources:
         anomalies = name in ANOMALIES
         series = {H2MV: prediction}
         if self.untrained is not None:
-            series[UNTRAINED] = self.read(self.untrained[name], block)
+            values = self.read(self.untrained[name], block)
+            series[UNTRAINED] = scales.on_steps(values, prediction.time)
         if name in cycles:
             steps = scales.steps_of(prediction.time, observation.time)
             series[SEASONAL] = predicted(cycles[name], region, steps)

@@ -46,12 +46,6 @@ def match(
     refuse_other_cells(predictions, store.land, f"store '{store.path}'")
     if untrained is not None:
         refuse_other_cells(untrained, store.land, f"store '{store.path}'")
-        if not untrained.indexes["time"].equals(predictions.indexes["time"]):
-            raise UserError(
-                "The predictions of the untrained model have other steps, "
-                f"{_period(untrained)}, than those of the trained one, "
-                f"{_period(predictions)}. Make both of one period."
-            )
     notes: list[str] = []
     observed = _observed(predictions, store, untrained, notes)
     series, parameters = _truth(predictions, store, notes)
@@ -189,11 +183,6 @@ def _constants(predictions: xr.Dataset, store: Store) -> dict[str, dict[str, flo
         }
         for name in names("constant")
     }
-
-
-def _period(data: xr.Dataset) -> str:
-    first, last = (np.datetime_as_string(data.time.values[n], "D") for n in (0, -1))
-    return f"{data.sizes['time']} from {first} to {last}"
 
 
 def _cells(data: xr.Dataset | xr.DataArray, land: xr.DataArray) -> str:

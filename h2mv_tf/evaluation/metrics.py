@@ -67,8 +67,10 @@ def metrics(
         (metric, ...) in double precision, in the order of METRICS.
     """
     both = prediction.notnull() & observation.notnull()
-    prediction = prediction.astype("float64").where(both)
-    observation = observation.astype("float64").where(both)
+    prediction, observation = (
+        _filled(series.astype("float64"), both, np.nan)
+        for series in (prediction, observation)
+    )
     if both.sizes[dim] < 2:  # of which the library can make no variance
         padding = {dim: (0, 2 - both.sizes[dim])}
         both, prediction, observation = (
@@ -83,13 +85,13 @@ def metrics(
     # Filled before and masked after: no formula sees a series that it divides by 0 for.
     ramp = xr.DataArray(np.arange(1.0, both.sizes[dim] + 1), dims=dim)
     prediction, observation = (
-        series.where(count > 0, ramp) for series in (prediction, observation)
+        _filled(series, count > 0, ramp) for series in (prediction, observation)
     )
     vary = ~_constant(observation, dim)
     both_vary = vary & ~_constant(prediction, dim)
     has_mean = (observation.mean(dim) != 0) & ~xr.DataArray(anomalies)
     found = _differences(prediction, observation, dim) | _relations(
-        prediction.where(vary, ramp), observation.where(vary, ramp), dim
+        _filled(prediction, vary, ramp), _filled(observation, vary, ramp), dim
     )
     defined = {
         "nse": vary,
@@ -136,6 +138,11 @@ def _differences(prediction, observation, dim: str) -> dict[str, xr.DataArray]:
             "ubrmse": (prediction - observation).std(dim),
             "bias": continuous.additive_bias(**pair),
         }
+
+
+def _filled(series: xr.DataArray, sound: xr.DataArray, filling) -> xr.DataArray:
+    """A series where it is sound, filled elsewhere; most are sound everywhere."""
+    return series if bool(sound.all()) else series.where(sound, filling)
 
 
 def _constant(series: xr.DataArray, dim: str) -> xr.DataArray:

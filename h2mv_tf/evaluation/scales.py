@@ -88,6 +88,18 @@ def steps_of(prediction: xr.DataArray, observation: xr.DataArray) -> xr.DataArra
     return xr.DataArray(months, {"time": months}, ("time",), name="time")
 
 
+def on_steps(series: xr.DataArray, time: xr.DataArray) -> xr.DataArray:
+    """A series on the steps of another, NaN where it has none.
+
+    Args:
+        series: (..., time), daily or monthly.
+        time: Time axis of the other; months are met by means of whole months.
+    """
+    if is_daily(series.time) and not is_daily(time):
+        series = monthly_means(series, whole_months(series.time))
+    return series.reindex(time=time.values)
+
+
 def base_pairs(
     prediction: xr.DataArray,
     observation: xr.DataArray,
@@ -173,7 +185,8 @@ def at_pairs(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
 def _matched(prediction, observation, saturation: float | None) -> Pair:
     prediction, observation = xr.align(prediction, observation, join="inner")
     both = prediction.notnull() & observation.notnull()
-    prediction, observation = prediction.where(both), observation.where(both)
+    if not both.all():
+        prediction, observation = prediction.where(both), observation.where(both)
     if saturation is not None:
         deep = (prediction > saturation) & (observation > saturation)
         prediction = prediction.where(~deep, observation)

@@ -67,14 +67,11 @@ def group_sums(
     """
     sums = {}
     for scale, pair in base.items():
-        there = pair.observation.notnull().values
-        values = np.stack(
-            [
-                weights @ np.where(there, pair.prediction.values, 0),
-                weights @ np.where(there, pair.observation.values, 0),
-                weights @ there,
-            ]
-        )
+        values = [array.values for array in pair]
+        there = np.isfinite(values[1])
+        if not there.all():
+            values = [np.where(there, array, 0) for array in values]
+        values = np.stack([weights @ array for array in (*values, there.astype("f8"))])
         time = {"time": pair.observation.time.values}
         sums[scale] = xr.DataArray(values, time, ("of", "group", "time"))
     return sums

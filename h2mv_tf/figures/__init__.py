@@ -6,6 +6,7 @@ Each is written as PNG and PDF into the folder's `figures/`. The log tells what 
 be drawn, and how to get there.
 """
 
+import contextlib
 import gc
 import logging
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ MODEL = "h2mv"  # among the models of an evaluation
 def draw(
     folder: Path,
     *,
-    store: Store | None = None,
+    store: Store | Path | None = None,
     cell: str | None = None,
     cells: str = "test",
     to: Path | None = None,
@@ -46,7 +47,8 @@ def draw(
 
     Args:
         folder: Of a run or a cross-validation, or one with a history only.
-        store: The store that was predicted; by default where the predictions say.
+        store: The store that was predicted, or where it is; by default where the
+            predictions say.
         cell: LAT,LON or the name of a site, whose story is told; by default the test
             cell with the liveliest year.
         cells: `test` or `all`, of comparisons with observations.
@@ -64,6 +66,9 @@ def draw(
     found = Folder(Path(folder), store)
     found.require()
     material = Material(found, cells)
+    if store is not None:
+        with contextlib.suppress(Missing):  # without predictions it may be any
+            _ = found.store
     if cell is not None:
         _refuse_unknown(material, cell)
     to = found.path / "figures" if to is None else Path(to)
@@ -82,8 +87,11 @@ def draw(
         files += [style.save(figure, to / f"{name}.{suffix}") for suffix in formats]
         del figure
         gc.collect()  # a figure and its axes know each other
-    for reason, names in left_out.items():
-        logger.info("Left out %s: %s", ", ".join(names), reason)
+    reasons = [f"{', '.join(names)}: {why}" for why, names in left_out.items()]
+    if not files:
+        raise UserError(f"Cannot draw '{found.path}': {' '.join(reasons)}")
+    for reason in reasons:
+        logger.info("Left out %s", reason)
     return files
 
 

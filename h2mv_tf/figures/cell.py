@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from h2mv_tf import predictions
-from h2mv_tf.data.splits import TEST
+from h2mv_tf.data.splits import SEA, TEST
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.scales import is_daily
 from h2mv_tf.figures.folder import Missing
@@ -15,7 +15,7 @@ from h2mv_tf.figures.material import Material, flat
 from h2mv_tf.plots.series import seasonal_cycle
 from h2mv_tf.plots.sites import names
 from h2mv_tf.plots.story import HIGH, LOW, OBSERVED
-from h2mv_tf.variables import FORCING, VARIABLES
+from h2mv_tf.variables import FORCING
 
 YEARS = 2  # that the story takes
 FAR = 1.0  # degrees beyond which a site is another one
@@ -34,9 +34,14 @@ class Place:
         index = np.unravel_index(flattened, material.land.shape)
         self.index = dict(zip(material.land.dims, map(int, index), strict=True))
         name = names(flat(material.land, material.land).isel(cell=[number]))[0]
-        kind = "test" if material.folder.predictions["role"].isel(self.index) == TEST \
-            else "training"  # fmt: skip
-        self.title = f"{name}, {kind} cell"
+        dataset = material.folder.predictions
+        role = int(dataset["role"].isel(self.index))
+        kinds = {
+            dataset.attrs.get("fold"): ", validation cell",
+            TEST: ", test cell",
+            SEA: "",  # not known
+        }
+        self.title = name + kinds.get(role, ", training cell")
 
 
 def asked_for(material: Material, words: str) -> Place:
@@ -56,7 +61,7 @@ def asked_for(material: Material, words: str) -> Place:
     cells = flat(material.land, material.land)
     east = (cells.lon - lon + 180) % 360 - 180
     distance = np.hypot(cells.lat - lat, east * np.cos(np.radians(lat)))
-    nearest = int(distance.argmin())
+    nearest = int(np.argmin(distance.values))
     if predictions.is_grid(material.land):
         inside = (
             abs(cells.lat - lat) <= _half(material.land.lat)
@@ -66,7 +71,7 @@ def asked_for(material: Material, words: str) -> Place:
                 f"There is no land at {lat:g},{lon:g}. The nearest land cell is "
                 f"{_coordinates(cells, nearest)}."
             )
-        nearest = int(distance.where(inside).argmin())
+        nearest = int(np.nanargmin(distance.where(inside).values))
     elif distance[nearest] > FAR:
         raise UserError(
             f"There is no site within {FAR:g} degree of {lat:g},{lon:g}. The nearest "
@@ -109,15 +114,18 @@ def known_of(material: Material, place: Place) -> xr.Dataset:
     except Missing:  # then without weather and observations
         return cell
     daily = is_daily(cell.time)
-    for name in FORCING:
-        weather = store.observed(name).isel(place.index).load()
-        if not daily:
-            weather = weather.resample(time="MS").mean()
-        cell[name] = weather.reindex(time=cell.time)
-    for name in store.constraints:
-        observed = store.observed(name).isel(place.index).load()
-        if name in cell and VARIABLES[name].name != "tws":
-            cell[f"{OBSERVED}{name}"] = observed.reindex(time=cell.time)
+    wanted = {name: name for name in FORCING}
+    wanted |= {f"{OBSERVED}{name}": name for name in store.constraints if name in cell}
+    for key, name in wanted.items():
+        try:
+            series = store.observed(name).isel(place.index).load()
+        except UserError:  # none in the period of the forcing
+            continue
+        attributes = series.attrs
+        if not daily and is_daily(series.time):
+            series = series.resample(time="MS").mean()
+            attributes = {**attributes, "cadence": "monthly"}
+        cell[key] = series.reindex(time=cell.time).assign_attrs(attributes)
     return cell.drop_vars(["lat", "lon"], errors="ignore")
 
 

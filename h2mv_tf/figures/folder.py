@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import xarray as xr
+import yaml
 
 from h2mv_tf import predictions
 from h2mv_tf.data.store import Store
 from h2mv_tf.errors import UserError
+from h2mv_tf.evaluation.matching import refuse_other_cells
 
 ENSEMBLE, PREDICTIONS = "ensemble", "predictions"
 SUFFIXES = (".zarr", ".nc")
@@ -29,11 +31,11 @@ class Folder:
 
     Attributes:
         path: The folder.
-        opened: The store; None for the one that the predictions name.
+        given: The store; None for the one that the predictions name.
     """
 
     path: Path
-    opened: Store | None = None
+    given: Store | Path | None = None
 
     def require(self) -> None:
         """Raises a UserError where there is no folder, or nothing in it to draw."""
@@ -82,6 +84,15 @@ class Folder:
         files = [_found(folder, PREDICTIONS) for folder in self.folds]
         return tuple(predictions.load(file) for file in files if file)
 
+    @property
+    def configuration(self) -> dict:
+        """The configuration of the training, as far as the predictions tell it.
+
+        Raises:
+            Missing: There are no predictions.
+        """
+        return yaml.safe_load(self.predictions.attrs.get("configuration") or "{}")
+
     @cached_property
     def store(self) -> Store:
         """The store that is predicted.
@@ -90,24 +101,19 @@ class Folder:
             Missing: It is not known, or no longer where it was.
             UserError: It is another one.
         """
-        if self.opened is None:
-            path = self.predictions.attrs.get("store")
-            if not path or not Path(path).is_dir():
+        given = self.given
+        if given is None:
+            given = self.predictions.attrs.get("store")
+            if not given or not Path(given).is_dir():
                 raise Missing(
-                    f"their store '{path}' is not there; --data STORE tells where "
-                    "the observations are."
+                    f"the store of the predictions, '{given}', is not there; --data "
+                    "STORE tells where the observations are."
                 )
-            store = Store.open(path)
-        else:
-            store = self.opened
-        predicted = {d: self.predictions.sizes[d] for d in store.land.dims}
-        if predicted != dict(store.land.sizes):
-            raise UserError(
-                f"Store '{store.path}' has other cells than the predictions in "
-                f"'{self.path}': {dict(store.land.sizes)} and {predicted}. Give the "
-                "store that was predicted with --data."
-            )
-        return store
+        if isinstance(given, str | Path):
+            groups = self.configuration.get("data", {}).get("groups")
+            given = Store.open(given, groups)
+        refuse_other_cells(self.predictions, given.land, f"store '{given.path}'")
+        return given
 
     @cached_property
     def scores(self) -> xr.Dataset:
@@ -122,7 +128,10 @@ class Folder:
             raise Missing(
                 "there is no evaluation; python -m h2mv_tf evaluate makes it."
             )
-        return xr.open_dataset(file / SCORES).load()
+        scores = xr.open_dataset(file / SCORES).load()
+        if "score" not in scores:
+            raise Missing("the store observes nothing that could be evaluated.")
+        return scores
 
     @cached_property
     def equifinality(self) -> xr.Dataset:

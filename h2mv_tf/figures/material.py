@@ -12,7 +12,6 @@ from functools import cached_property
 import dask
 import numpy as np
 import xarray as xr
-import yaml
 
 from h2mv_tf import predictions
 from h2mv_tf.data.splits import SEA, TEST
@@ -203,6 +202,8 @@ class Material:
         ratios = {k: v for k, v in RATIOS.items() if set(v) <= set(dataset.data_vars)}
         needed = {*AVERAGED, *(name for pair in ratios.values() for name in pair)}
         needed &= set(dataset.data_vars)
+        if not needed:
+            raise Missing(f"the predictions have none of {', '.join(AVERAGED)}.")
         days = xr.ones_like(dataset.time, "float32")
         if not scales.is_daily(dataset.time):
             days = dataset.time.dt.days_in_month
@@ -246,9 +247,8 @@ class Material:
     @cached_property
     def _saturation(self) -> float:
         """Snow beyond which observations say only "deep" [mm], as in the training."""
-        text = self.folder.predictions.attrs.get("configuration") or ""
-        configuration = yaml.safe_load(text) or {}
-        return float(configuration.get("objective", {}).get("saturation", DEEP))
+        objective = self.folder.configuration.get("objective", {})
+        return float(objective.get("saturation", DEEP))
 
     def _chosen(self, data: xr.DataArray) -> xr.DataArray:
         return flat(data, self.land).isel(cell=self.chosen.values)

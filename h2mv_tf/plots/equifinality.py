@@ -6,15 +6,15 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from h2mv_tf.plots import style
+from h2mv_tf.plots import looks, style
 from h2mv_tf.plots.fields import Field
 from h2mv_tf.plots.maps import field_maps
 from h2mv_tf.variables import VARIABLES
 
 TERMS = {
-    "mean": style.BLUE,
-    "deviation": style.ORANGE,
-    "covariance": style.PINK,
+    "mean": ("difference of means", style.BLUE),
+    "deviation": ("difference of standard deviations", style.ORANGE),
+    "covariance": ("lack of covariance", style.PINK),
 }
 KINDS = ("coefficient", "parameter", "state", "flux", "diagnostic")
 MAPPED = (
@@ -47,9 +47,9 @@ def decomposition(differences: xr.Dataset) -> Figure:
     place = _places(parts, order)
     for number, (axis, step) in enumerate(zip(axes[0], steps, strict=True)):
         left = np.zeros(len(order))
-        for term, color in TERMS.items():
+        for term, (words, color) in TERMS.items():
             values = parts.sel(step=step, term=term, variable=order).values
-            axis.barh(place, values, left=left, height=0.75, color=color, label=term)
+            axis.barh(place, values, left=left, height=0.75, color=color, label=words)
             left = left + np.nan_to_num(values)
         axis.set_yticks(place, [style.title(name) for name in order])
         axis.set_ylim(place[-1] + 0.7, -0.7)
@@ -58,9 +58,8 @@ def decomposition(differences: xr.Dataset) -> Figure:
         axis.set_axisbelow(True)
         axis.set_xlabel("Normalised mean squared difference [–]")  # noqa: RUF001
         style.headed(axis, number, f"{step.capitalize()} values")
-    handles, words = axes[0, 0].get_legend_handles_labels()
-    words = [f"of {word}s" if word != "covariance" else "covariance" for word in words]
-    figure.legend(handles, words, loc="outside lower center", ncols=3)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -78,7 +77,7 @@ def spread_maps(differences: xr.Dataset, *, land: xr.DataArray | None = None) ->
         if not np.isfinite(data).any():
             continue
         units = VARIABLES[name].units
-        fields.append(Field(data, style.title(name), units, style.spread(data.values)))
+        fields.append(Field(data, style.title(name), units, looks.spread(data.values)))
     return field_maps(fields, land=land)
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from h2mv_tf.plots import style
-from h2mv_tf.plots.style import Look
+from h2mv_tf.plots import looks, style
+from h2mv_tf.plots.looks import Look
 from h2mv_tf.variables import ANOMALIES, VARIABLES
 
 # What stands above a map that is of no variable of the registry.
@@ -83,7 +83,7 @@ def mean_fields(means: xr.Dataset) -> list[Field]:
             data,
             RATIOS.get(name) or style.title(name),
             VARIABLES[name].units if name in VARIABLES else "1",
-            style.quantity(name, data.values),
+            looks.quantity(name, data.values),
         )
         for name, data in means.items()
         if np.isfinite(data).any()
@@ -92,9 +92,9 @@ def mean_fields(means: xr.Dataset) -> list[Field]:
 
 def _score_look(metric: str, variable: str, data: xr.DataArray) -> Look:
     if metric == "bias":
-        return style.bias(variable, data.values)
+        return looks.bias(variable, data.values)
     if metric == "alpha":
-        return style.bias(variable, data.values, centre=1.0, most=1.0)
+        return looks.ratio(variable, data.values)
     if metric == "rmse":
-        return style.spread(data.values)
-    return style.skill(data.values, 0.0 if metric == "r" else -0.5)
+        return looks.spread(data.values)
+    return looks.skill(data.values, 0.0 if metric == "r" else -0.5)

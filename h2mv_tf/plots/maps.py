@@ -9,9 +9,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from h2mv_tf.plots import sites, style
+from h2mv_tf.plots import looks, sites, style
 from h2mv_tf.plots.fields import Field, score_fields
-from h2mv_tf.plots.style import Look
+from h2mv_tf.plots.looks import Look
 
 COLUMNS = 4  # of a legend
 REGIONAL = 90.0  # degrees; a larger map is stretched at its poles as is usual
@@ -94,11 +94,12 @@ def kinds_map(
         member = land.copy(data=member)
         cells = [], []
         if roles.ndim == 2:
-            look = Look(style.flat(color), 0.0, 1.0, "neither")
+            look = Look(looks.flat(color), 0.0, 1.0, "neither")
             _grid(axis, Field(member.astype("float32").where(member), "", "1", look))
         else:
             cells = roles.lon[member], roles.lat[member]
-        label = f"{name}: {int(member.sum())} cells"
+        count = int(member.sum())
+        label = f"{name}: {count} cell{'s' * (count != 1)}"
         axis.plot(
             *cells, marker, color=color, ms=5, mec="0.25", mew=0.3, ls="", label=label
         )
@@ -135,7 +136,7 @@ def _outline(axis: Axes, mask: xr.DataArray) -> None:
         lon,
         lat,
         np.ma.masked_equal(mask.values.astype("uint8"), 0),
-        cmap=style.flat("white"),
+        cmap=looks.flat("white"),
         zorder=0,
         rasterized=True,
     )
@@ -190,7 +191,8 @@ def _span(edges: np.ndarray, any_land: np.ndarray) -> tuple[float, float]:
 def _around_greenwich(data: xr.DataArray) -> xr.DataArray:
     """A world from 0 to 360 degrees east, cut at the date line."""
     lon = data.lon.values
-    if lon.max() <= 180 or lon.max() - lon.min() < 300:
+    width = np.ptp(lon) * len(lon) / max(len(lon) - 1, 1)
+    if lon.max() <= 180 or width < 359:
         return data
     return data.assign_coords(lon=(lon + 180) % 360 - 180).sortby("lon")
 

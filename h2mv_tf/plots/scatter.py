@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from h2mv_tf.plots import style
+from h2mv_tf.plots import looks, style
 from h2mv_tf.variables import ANOMALIES, VARIABLES
 
 # As they are written into a panel: name, words, digits.
@@ -51,8 +51,18 @@ def density_scatter(points: Mapping[str, Points]) -> Figure:
     Args:
         points: By name of the constraint.
     """
+    columns = min(len(points), 3)
+    width = {1: style.COLUMN, 2: 130.0, 3: style.WIDTH}[columns]
     figure, slots = style.slots(
-        len(points), 3, ratio=1.0, left=12, gap=16, above=13, below=10, foot=10
+        len(points),
+        columns,
+        ratio=1.0,
+        left=12,
+        gap=16,
+        above=13,
+        below=10,
+        foot=10,
+        width=width,
     )
     for number, (slot, (name, pairs)) in enumerate(
         zip(slots, points.items(), strict=True)
@@ -62,10 +72,10 @@ def density_scatter(points: Mapping[str, Points]) -> Figure:
         valid = np.isfinite(pairs.observed) & np.isfinite(pairs.simulated)
         count = f"{int(valid.sum()):,}".replace(",", "\u2009")
         title = f"{style.title(name)}, n = {count}"
-        style.headed(axis, number, title, pad=3 + 2 * 1.25 * style.SMALL)
+        style.headed(axis, number, title, pad=4 + 2 * 1.3 * style.SMALL)
     bar = figure.colorbar(
         drawn,
-        cax=style.Slot(50, 8, 80, 2.2).axes(figure),
+        cax=style.Slot(width / 2 - 35, 8, 70, 2.2).axes(figure),
         orientation="horizontal",
         extend="both",
         extendfrac=0.04,
@@ -87,7 +97,7 @@ def _panel(axis: Axes, name: str, points: Points):
         gridsize=40,
         mincnt=1,
         extent=(*limits, *limits),
-        cmap=style.scientific.batlow_r,
+        cmap=looks.scientific.batlow_r,
         norm=LogNorm(*SHARES),
         linewidths=0.1,
         rasterized=True,
@@ -125,7 +135,7 @@ def _words(name: str, found: Mapping[str, float]) -> str:
 
 def _limits(points: Points) -> tuple[float, float]:
     """The same for both axes; one point in a thousand lies on the edge."""
-    low, high = style.robust(np.concatenate(points), share=0.001)
+    low, high = looks.robust(np.concatenate(points), share=0.001)
     if np.min(points.observed, initial=0) >= 0:
         low = min(low, 0.0)
     reach = 0.02 * (high - low)

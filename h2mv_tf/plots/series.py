@@ -95,7 +95,10 @@ def _figure(
                 style.headed(axis, row, heading)
             else:
                 axis.set_title(heading, loc="left", pad=3)
-            draw(axis, dataset.sel(region=region))
+            found = dataset.sel(region=region)
+            draw(axis, found, columns)
+            if not found.observed.notnull().any():
+                _without(axis)
         axes[row, 0].set_ylabel(style.label(name, style.short(name)))
         _no_close_up(axes[row])
     figure.align_ylabels(axes[:, 0])
@@ -103,18 +106,19 @@ def _figure(
     return figure
 
 
-def _draw_cycle(axis: Axes, dataset: xr.Dataset) -> None:
+def _draw_cycle(axis: Axes, dataset: xr.Dataset, columns: int) -> None:
     cycles = dataset.map(seasonal_cycle)
     if "members" in cycles:
         _shade(axis, cycles.month, cycles.members)
     axis.plot(cycles.month, cycles.observed, color=style.OBSERVED, marker=".", ms=3)
     axis.plot(cycles.month, cycles.simulated, color=style.SIMULATED)
     style.months(axis)
-    axis.set_xticks([1, 4, 7, 10], list("JAJO"))
-    axis.set_xticks(range(1, 13), minor=True)
+    if columns > 3:  # not enough room for twelve letters
+        axis.set_xticks([1, 4, 7, 10], list("JAJO"))
+        axis.set_xticks(range(1, 13), minor=True)
 
 
-def _draw_years(axis: Axes, dataset: xr.Dataset) -> None:
+def _draw_years(axis: Axes, dataset: xr.Dataset, columns: int) -> None:
     left = dataset.map(anomalies)
     axis.axhline(0, color="0.8", linewidth=0.5, zorder=0)
     for name, color in (
@@ -128,7 +132,7 @@ def _draw_years(axis: Axes, dataset: xr.Dataset) -> None:
         _shade(axis, middle, yearly.members)
     axis.plot(middle, yearly.observed, color=style.OBSERVED, marker=".", ms=3)
     axis.plot(middle, yearly.simulated, color=style.SIMULATED, marker=".", ms=3)
-    style.years(axis, left.time.values)
+    style.years(axis, left.time.values, most=max(12 // columns, 2))
 
 
 def _shade(axis: Axes, x, members: xr.DataArray) -> None:
@@ -142,8 +146,22 @@ def _shade(axis: Axes, x, members: xr.DataArray) -> None:
     )
 
 
+def _without(axis: Axes) -> None:
+    axis.text(
+        0.5,
+        0.5,
+        "not observed",
+        transform=axis.transAxes,
+        ha="center",
+        color=style.GREY,
+        fontsize=style.SMALL,
+    )
+    axis.set_yticks([])
+
+
 def _no_close_up(axes: Sequence[Axes]) -> None:
     """Each panel has its scale, but next to nothing does not fill it."""
+    axes = [axis for axis in axes if axis.get_yticks().size]
     spans = [np.ptp(axis.get_ylim()) for axis in axes]
     for axis, span in zip(axes, spans, strict=True):
         low, high = axis.get_ylim()

@@ -19,12 +19,15 @@ def named(axis: Axes, data: xr.DataArray) -> None:
     """Writes the names of a few sites beside their places."""
     if data.size > NAMED:
         return
+    middle = float(data.lon.min() + data.lon.max()) / 2
     for name, lon, lat in zip(names(data), data.lon, data.lat, strict=True):
+        right = float(lon) > middle  # of the map; its name has room to the left
         axis.annotate(
             name,
             (float(lon), float(lat)),
-            xytext=(3, 3),
+            xytext=(-4 if right else 4, 3),
             textcoords="offset points",
+            ha="right" if right else "left",
             fontsize=style.SMALL,
         )
 
@@ -39,7 +42,7 @@ def names(data: xr.DataArray | xr.Dataset) -> list[str]:
 
 def lines(fields: Sequence[Field]) -> Figure:
     """A line for each site, a panel for each quantity."""
-    columns = min(len(fields), 4)
+    columns = min(len(fields), 3)
     rows = -(-len(fields) // columns)
     known = names(fields[0].data)
     figure, axes = style.panels(
@@ -47,14 +50,18 @@ def lines(fields: Sequence[Field]) -> Figure:
     )
     place = np.arange(len(known))
     for number, (axis, field) in enumerate(zip(axes.flat, fields, strict=False)):
-        look, values = field.look, field.data.values
-        shown = np.clip(values, look.low, look.high)
-        inside = shown == values
-        axis.plot(shown[inside], place[inside], "o", color=style.SIMULATED, ms=4)
-        for beyond, marker in ((values < look.low, "<"), (values > look.high, ">")):
-            axis.plot(shown[beyond], place[beyond], marker, color=style.SIMULATED, ms=4)
-        margin = 0.06 * (look.high - look.low)
-        axis.set_xlim(look.low - margin, look.high + margin)
+        values = field.data.values
+        low, high = _limits(field)
+        inside = (values >= low) & (values <= high)
+        marks = {"color": style.SIMULATED, "ms": 4}
+        axis.plot(values[inside], place[inside], "o", **marks)
+        for beyond, end, marker in (
+            (values < low, low, "<"),
+            (values > high, high, ">"),
+        ):
+            axis.plot(np.full(beyond.sum(), end), place[beyond], marker, **marks)
+        margin = 0.06 * (high - low)
+        axis.set_xlim(low - margin, high + margin)
         axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axis.set_yticks(place, known)
         axis.set_ylim(len(known) - 0.5, -0.5)
@@ -64,6 +71,13 @@ def lines(fields: Sequence[Field]) -> Figure:
     for axis in axes.flat[len(fields) :]:
         axis.remove()
     return figure
+
+
+def _limits(field: Field) -> tuple[float, float]:
+    """All values, but for those that are farther off than the look is wide."""
+    low, high, _ = field.look[1:]
+    near = field.data.where(abs(field.data - (low + high) / 2) < 1.5 * (high - low))
+    return min(low, float(near.min())), max(high, float(near.max()))
 
 
 def east(lon: float) -> str:

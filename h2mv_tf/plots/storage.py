@@ -36,6 +36,7 @@ def tws_composition(storage: xr.Dataset, shares: xr.Dataset | None = None) -> Fi
     for number, (axis, region) in enumerate(zip(axes.flat, regions, strict=False)):
         _draw_stack(axis, storage.sel(region=region))
         style.headed(axis, number, region[:1].upper() + region[1:])
+        axis.tick_params(labelbottom=number + columns >= len(regions))
     for axis in axes.flat[len(regions) :]:
         axis.remove()
     for axis in axes[:, 0]:

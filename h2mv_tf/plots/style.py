@@ -1,8 +1,7 @@
-"""The look of every figure: sizes, words, colours, colour maps and their limits.
+"""The style of every figure: sizes, words and colours of lines.
 
 Made for print: 180 mm over two columns, no text below 7 pt, colours that colour-blind
-readers tell apart (Okabe and Ito, 2008; scientific colour maps of Crameri et al., 2020,
-doi 10.1038/s41467-020-19160-7).
+readers tell apart (Okabe and Ito, 2008).
 """
 
 import functools
@@ -11,11 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import cmcrameri.cm as scientific
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 
 from h2mv_tf.variables import VARIABLES
@@ -65,22 +62,6 @@ PARAMETERS = {
     "xtick.labelsize": SMALL,
     "ytick.labelsize": SMALL,
 }
-
-
-class Look(NamedTuple):
-    """How values turn into colours.
-
-    Attributes:
-        colormap: The colour map.
-        low: Value of its first colour.
-        high: Value of its last one.
-        extend: The ends beyond which there are values, as a colour bar has it.
-    """
-
-    colormap: Colormap
-    low: float
-    high: float
-    extend: str
 
 
 def journal(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -152,6 +133,7 @@ def slots(
     above: float,
     below: float,
     foot: float = 0.0,
+    width: float = WIDTH,
 ) -> tuple[Figure, list[Slot]]:
     """A figure without a layout of its own, and slots of one shape, row by row.
 
@@ -166,15 +148,16 @@ def slots(
         above: Room above each panel [mm].
         below: Room below it [mm].
         foot: Room at the foot of the figure [mm].
+        width: Of the figure [mm].
     """
     rows, right = -(-count // columns), 4.0
-    room = (WIDTH - left - right - gap * (columns - 1)) / columns
+    room = (width - left - right - gap * (columns - 1)) / columns
     most = (TALLEST - foot) / rows - above - below
     high = max(min(room * ratio, most), 15.0)
     wide = min(room, high / ratio)
     pitch = above + high + below
     height = rows * pitch + foot
-    figure = Figure(figsize=(WIDTH * MM, height * MM))
+    figure = Figure(figsize=(width * MM, height * MM))
     places = (divmod(number, columns) for number in range(count))
     return figure, [
         Slot(
@@ -207,9 +190,10 @@ def save(figure: Figure, file: Path) -> Path:
     # The same figure gives the same bytes.
     metadata = {"CreationDate": None} if suffix == "pdf" else None
     with mpl.rc_context(PARAMETERS):
-        if figure.get_layout_engine() is not None:
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # laid out once for all formats
+        engine = figure.get_layout_engine()
+        if engine is not None:  # laid out once for all formats
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(partial, format=suffix, dpi=DPI, metadata=metadata)
     return partial.replace(file)
 
@@ -256,110 +240,27 @@ def label(name: str, words: str | None = None) -> str:
     return f"{words} [{units(VARIABLES[name].units)}]".strip()
 
 
-_WATER, _SNOW, _PLANTS = scientific.lapaz_r, scientific.oslo_r, scientific.bamako_r
-_EVAPORATION, _SOIL, _ERROR = (
-    scientific.navia_r,
-    scientific.bilbao_r,
-    scientific.lajolla_r,
-)
-_DRY_WET, _PINK_GREEN = scientific.vik_r, scientific.bam  # little: red, pink
-COLORMAPS = {
-    "swe": _SNOW,
-    "snowfall": _SNOW,
-    "snowmelt": _SNOW,
-    "fapar": _PLANTS,
-    "transpiration": _PLANTS,
-    "transpiration_fraction": _PLANTS,
-    "evapotranspiration": _EVAPORATION,
-    "soil_evaporation": _EVAPORATION,
-    "interception_evaporation": _EVAPORATION,
-    "evaporative_fraction": _EVAPORATION,
-    "soil_water_capacity": _SOIL,
-}
-
-
-def quantity(name: str, values: np.ndarray) -> Look:
-    """The look of a variable, or of a ratio, itself.
-
-    From zero where it is never negative and comes near it; shares from 0 to 1.
-
-    Args:
-        name: Its name.
-        values: The values that are drawn; NaN is none.
-    """
-    colormap = _shortened(COLORMAPS.get(name, _WATER))
-    bounds = VARIABLES[name].bounds if name in VARIABLES else (0.0, 1.0)
-    if bounds == (0.0, 1.0):
-        return Look(colormap, 0.0, 1.0, _extend(values, 0.0, 1.0))
-    low, high = robust(values)
-    if low >= 0 and low < 0.3 * high:
-        low = 0.0
-    return Look(colormap, low, high, _extend(values, low, high))
-
-
-def spread(values: np.ndarray) -> Look:
-    """The look of an error, a deviation, or another length: from zero up."""
-    high = max(robust(values)[1], 0.0) or 1.0
-    return Look(_shortened(_ERROR), 0.0, high, _extend(values, 0.0, high))
-
-
-def bias(
-    name: str, values: np.ndarray, *, centre: float = 0.0, most: float = np.inf
-) -> Look:
-    """The look of a difference, or of a ratio: the same to both sides of a centre.
-
-    Args:
-        name: Variable that differs; more of it is blue, of plants green.
-        values: The values that are drawn.
-        centre: Where there is no difference.
-        most: What limits are away from it at most.
-    """
-    colormap = _PINK_GREEN if COLORMAPS.get(name) is _PLANTS else _DRY_WET
-    reach = min(np.abs(np.subtract(robust(values), centre)).max() or 1.0, most)
-    low, high = centre - reach, centre + reach
-    return Look(colormap, low, high, _extend(values, low, high))
-
-
-def skill(values: np.ndarray, low: float = -0.5) -> Look:
-    """The look of a score of which 1 is perfect: always the same, down to `low`."""
-    return Look(scientific.imola, low, 1.0, _extend(values, low, 1.0))
-
-
-def robust(values: np.ndarray, share: float = 0.02) -> tuple[float, float]:
-    """Limits that leave out a share of the values at either end."""
-    values = np.asarray(values)[np.isfinite(values)]
-    if not values.size:
-        return 0.0, 1.0
-    low, high = (float(v) for v in np.quantile(values, [share, 1 - share]))
-    if low == high:  # one value, in the middle
-        reach = 0.1 * abs(low) or 1.0
-        low, high = low - reach, high + reach
-    return low, high
-
-
-def shades(colormap: Colormap, count: int) -> list:
-    """So many colours of a colour map, from end to end."""
-    return [colormap(x) for x in np.linspace(0.05, 0.95, count)]
-
-
-def flat(color) -> Colormap:
-    """A colour map of one colour."""
-    return ListedColormap([color])
-
-
 def months(axis: Axes) -> None:
     """The letters of the months below an axis from 1 to 12."""
     axis.set_xlim(0.5, 12.5)
     axis.set_xticks(range(1, 13), list("JFMAMJJASOND"))
 
 
-def years(axis: Axes, time: np.ndarray) -> None:
-    """A few years below an axis of time, all of it shown."""
+def years(axis: Axes, time: np.ndarray, most: int) -> None:
+    """A few years below an axis of time, all of it shown.
+
+    Args:
+        axis: The panel.
+        time: The days of the series.
+        most: Years that have room.
+    """
     first, last = (int(str(day)[:4]) for day in (time[0], time[-1]))
-    shown = range(first, last + 1, -(-(last - first + 1) // 3))
-    begins = [np.datetime64(f"{year}-01-01") for year in shown]
-    axis.set_xticks(begins, [str(year) for year in shown])
-    axis.set_xlim(begins[0], time[-1] + np.timedelta64(31, "D"))
+    step = -(-(last - first + 1) // most)
+    begins = {year: np.datetime64(f"{year}-01-01") for year in range(first, last + 1)}
+    shown = list(begins)[::step]
+    axis.set_xticks([begins[year] for year in shown], [str(year) for year in shown])
+    axis.set_xticks(list(begins.values())[:: -(-step // 6)], minor=True)
+    axis.set_xlim(begins[first], time[-1] + np.timedelta64(31, "D"))
 
 
 def sided(values: Iterable[float], margin: float = 0.05) -> tuple[float, float]:
@@ -367,23 +268,3 @@ def sided(values: Iterable[float], margin: float = 0.05) -> tuple[float, float]:
     low, high = np.nanmin(list(values)), np.nanmax(list(values))
     reach = (high - low or 1.0) * margin
     return low - reach, high + reach
-
-
-def _extend(values: np.ndarray, low: float, high: float) -> str:
-    """The ends of a colour bar beyond which there are values."""
-    values = np.asarray(values)[np.isfinite(values)]
-    # Rounding is not beyond.
-    margin = 1e-6 * (high - low)
-    below, above = (values < low - margin).any(), (values > high + margin).any()
-    return {
-        (False, False): "neither",
-        (True, False): "min",
-        (False, True): "max",
-        (True, True): "both",
-    }[bool(below), bool(above)]
-
-
-def _shortened(colormap: Colormap) -> Colormap:
-    """Without its darkest, which are hard to tell from lines."""
-    colors = colormap(np.linspace(0.0, 0.92, 256))
-    return LinearSegmentedColormap.from_list(f"{colormap.name} shortened", colors)

@@ -9,7 +9,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from h2mv_tf.plots import maps, style
+from h2mv_tf.plots import looks, maps, style
 
 TRAINING, VALIDATION, TEST = style.BLUE, style.RED, style.YELLOW
 TOTAL = "loss (sum of terms)"
@@ -45,7 +45,7 @@ def fold_losses(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """
     tables = list(histories.values())
     figure, axes = _panels(_terms(tables[0]))
-    colors = style.shades(style.scientific.batlow, len(tables))
+    colors = looks.distinct(len(tables))
     for name, axis in axes.items():
         for (fold, history), color in zip(histories.items(), colors, strict=True):
             values = history[f"val_{name}"]
@@ -92,12 +92,12 @@ def folds_map(roles: xr.DataArray, test: int) -> Figure:
         test: Number of the test cells.
     """
     folds = [int(n) for n in np.unique(roles) if n not in (0, test)]
-    colors = style.shades(style.scientific.batlow, len(folds))
+    colors = looks.distinct(len(folds))
     kinds = {
         f"fold {fold}": (color, roles.values == fold)
         for fold, color in zip(folds, colors, strict=True)
     }
-    return maps.kinds_map(roles, {**kinds, "test": ("0.2", roles.values == test)})
+    return maps.kinds_map(roles, {**kinds, "test": (style.BLACK, roles.values == test)})
 
 
 def _terms(history: pd.DataFrame) -> list[str]:
