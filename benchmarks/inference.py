@@ -28,7 +28,7 @@ from h2mv_tf import distribution  # noqa: E402
 from h2mv_tf.config import Config  # noqa: E402
 from h2mv_tf.data.store import Store  # noqa: E402
 from h2mv_tf.data.survey import survey  # noqa: E402
-from h2mv_tf.data.writing import tile_of, write_store, writing  # noqa: E402
+from h2mv_tf.data.writing import write_store, writing  # noqa: E402
 from h2mv_tf.inference import flow, hands  # noqa: E402
 from h2mv_tf.inference.job import MOST_CELLS, Job, asked_for, grouped  # noqa: E402
 from h2mv_tf.inference.simulator import Simulator  # noqa: E402
@@ -65,21 +65,17 @@ def main(cells: int, years: int, repeats: int, as_json: bool) -> None:
         trained = Trained.untrained(Config(), statistics)
         size = min(MOST_CELLS, cells)
         job = Job(asked_for(None), "native", False, 1, size)
+        static = store.static()
         works = [
-            Work(
-                Simulator(trained, job, device),
-                store,
-                store.static(),
-                NOWHERE,
-            )
+            Work(Simulator.of(trained, job, device), job, store, static, NOWHERE)
             for device in devices
         ]
-        groups = grouped(store.cut(tile_of(len(store.time), ["cell"])), size)
+        groups = grouped(store.cut(flow.tile_sides(len(store.time), ["cell"])), size)
         list(hands.on_devices(works, groups[: len(works)]))  # compiles
         seconds = {"simulated": [], "written, too": []}
         for n in range(repeats):
             seconds["simulated"].append(_seconds(works, groups, NOWHERE))
-            plan = {"tile": tile_of(len(store.time), ["cell"])}
+            plan = {"tile": flow.tile_sides(len(store.time), ["cell"])}
             with writing(folder / f"{n}.zarr", **plan) as writer:
                 flow.declare(writer, trained, store, store.time, job)
                 seconds["written, too"].append(_seconds(works, groups, writer.arrays))

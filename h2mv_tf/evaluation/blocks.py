@@ -16,7 +16,7 @@ from h2mv_tf.data.writing import blocks
 from h2mv_tf.evaluation import emergent, regions, scales
 from h2mv_tf.evaluation.balance import Balance
 from h2mv_tf.evaluation.baselines import SeasonalCycle, predicted, seasonal_cycle
-from h2mv_tf.evaluation.scoring import group_sums, scored
+from h2mv_tf.evaluation.scoring import Groups, group_sums, scored
 from h2mv_tf.variables import ANOMALIES
 
 VALUES = 2_000_000  # of a variable that a block reads: some 500 cells of ten years
@@ -130,7 +130,7 @@ class Sources:
         self,
         block: Block,
         region: np.ndarray,
-        weights: np.ndarray,
+        groups: Groups,
         cycles: Mapping[str, np.ndarray],
     ) -> Part:
         """Everything that is worked out cell by cell.
@@ -138,7 +138,7 @@ class Sources:
         Args:
             block: The block.
             region: Place of each cell's region in `cycles` (cell,).
-            weights: Area of each cell in its group (group, cell).
+            groups: Of the cells.
             cycles: Mean seasonal cycle by constraint (region, slot).
         """
         part = Part({}, {}, {}, {}, {}, {SIMULATED: {}, TRUE: {}}, None)
@@ -150,19 +150,19 @@ class Sources:
             balance.add(name, prediction.values)
             budgets[SIMULATED].add(name, prediction)
             if name in self.observed:
-                self._observed(part, block, name, prediction, region, weights, cycles)
+                self._observed(part, block, name, prediction, region, groups, cycles)
             if name in self.truth:
                 truth = self.read(self.truth[name], block)
                 budgets[TRUE].add(name, truth)
                 waiting[name] = scales.Pair(prediction, truth)
             if len(waiting) * len(block.cells) >= TOGETHER:
-                _add_truths(part, waiting, weights)
+                _add_truths(part, waiting, groups)
                 waiting = {}
-        _add_truths(part, waiting, weights)
+        _add_truths(part, waiting, groups)
         for name, data in self.parameters.items():
             of_both = self.predictions[name], data
             _add_means(part, name, *(self.read(array, block) for array in of_both))
-        self._emergent(part, block, budgets, weights)
+        self._emergent(part, block, budgets, groups)
         return part._replace(balance=balance.result())
 
     def _names(self) -> list[str]:
@@ -170,7 +170,7 @@ class Sources:
         needed = {*self.observed, *self.truth, *emergent.FLUXES, *emergent.STORES}
         return [n for n in self.predictions.data_vars if n in needed]
 
-    def _observed(self, part, block, name, prediction, region, weights, cycles) -> None:
+    def _observed(self, part, block, name, prediction, region, groups, cycles) -> None:
         observation = self.read(self.observed[name], block)
         # All models on the same steps: those that the predictions have.
         observation = observation.where(prediction.notnull().any("time"))
@@ -196,9 +196,9 @@ class Sources:
             of_models = zip(*(of_model[scale] for of_model in pairs), strict=True)
             together[scale] = scales.Pair(*map(_stacked, of_models))
         keys = [(OBSERVED, model, name) for model in series]
-        _add(part, keys, together, weights, anomalies=anomalies)
+        _add(part, keys, together, groups, anomalies=anomalies)
 
-    def _emergent(self, part, block, budgets, weights) -> None:
+    def _emergent(self, part, block, budgets, groups) -> None:
         energy = emergent.available_energy(
             self.read(self.forcing["net_radiation"], block)
         )
@@ -211,7 +211,7 @@ class Sources:
                 budget.amounts[emergent.ENERGY] = emergent.amount(covered)
             found = emergent.quantities(budget.amounts, budget.stores)
             part.emergent[of] = _on_cells(found, len(block.cells))
-            part.amounts[of] = budget.sums(weights)
+            part.amounts[of] = budget.sums(groups)
 
 
 class _Budget:
@@ -231,13 +231,14 @@ class _Budget:
             self.stores[name] = scales.monthly_means(series, months)
             self.time = series.time
 
-    def sums(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+    def sums(self, groups: Groups) -> dict[str, np.ndarray]:
         """Area-weighted sums by name, of the cells in which no variable has a gap."""
         arrays = {n: a.values[:, None] for n, a in self.amounts.items()}
         arrays |= {n: a.values for n, a in self.stores.items()}
         sound = np.all([np.isfinite(a).all(axis=1) for a in arrays.values()], axis=0)
-        weights = np.where(sound, weights, 0)
-        return {n: weights @ np.where(sound[:, None], a, 0) for n, a in arrays.items()}
+        return {
+            n: groups.sums(np.where(sound[:, None], a, 0)) for n, a in arrays.items()
+        }
 
 
 def cut(
@@ -277,14 +278,14 @@ def cut(
     return found
 
 
-def _add_truths(part: Part, pairs: Mapping[str, scales.Pair], weights) -> None:
+def _add_truths(part: Part, pairs: Mapping[str, scales.Pair], groups) -> None:
     """Scores variables against the truth, all at once."""
     if not pairs:
         return
     stacked = (_stacked(arrays) for arrays in zip(*pairs.values(), strict=True))
     together = scales.base_pairs(*stacked)
     keys = [(TRUE, H2MV, name) for name in pairs]
-    of_names = _add(part, keys, together, weights)
+    of_names = _add(part, keys, together, groups)
     for name, base in zip(pairs, of_names, strict=True):
         _add_means(part, name, *base["monthly"])
 
@@ -293,13 +294,13 @@ def _add(
     part: Part,
     keys: Sequence[tuple],
     together: Mapping[str, scales.Pair],
-    weights: np.ndarray,
+    groups: Groups,
     *,
     anomalies: bool = False,
 ) -> list[dict[str, scales.Pair]]:
     """Scores series that are stacked, and gives those of each key."""
     scores, counts = scored(together, anomalies)
-    cells = weights.shape[1]
+    cells = len(groups.index)
     of_keys = []
     for n, key in enumerate(keys):
         rows = slice(n * cells, (n + 1) * cells)
@@ -308,7 +309,7 @@ def _add(
             for scale, pair in together.items()
         }
         part.scores[key], part.counts[key] = scores[..., rows], counts[..., rows]
-        part.sums[key] = group_sums(base, weights)
+        part.sums[key] = group_sums(base, groups)
         of_keys.append(base)
     return of_keys
 

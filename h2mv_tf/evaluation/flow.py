@@ -91,7 +91,7 @@ def evaluate(
             sources.part,
             block,
             domain.position[block.cells],
-            domain.weights(block.cells),
+            domain.groups(block.cells),
             cycles,
         )
         for block in blocks

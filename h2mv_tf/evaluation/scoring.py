@@ -1,6 +1,7 @@
 """Scores at every scale, and the sums that make the mean series of regions."""
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -52,14 +53,37 @@ def scored(
     return scores, count
 
 
-def group_sums(
-    base: Mapping[str, Pair], weights: np.ndarray
-) -> dict[str, xr.DataArray]:
+class Groups(NamedTuple):
+    """Which group each cell belongs to, and the area by which it counts."""
+
+    index: np.ndarray  # (cell,)
+    area: np.ndarray  # (cell,)
+    count: int  # of all groups
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Area-weighted sums over the cells of each group (group, n).
+
+        Not a matrix product: the threads of a linear algebra library would get into
+        the way of those of dask.
+
+        Args:
+            values: (cell, n), without NaN.
+        """
+        order = np.argsort(self.index, kind="stable")
+        present, first = np.unique(self.index[order], return_index=True)
+        weighted = values[order] * self.area[order, None]
+        found = np.zeros((self.count, values.shape[1]))
+        if len(present):
+            found[present] = np.add.reduceat(weighted, first, axis=0)
+        return found
+
+
+def group_sums(base: Mapping[str, Pair], groups: Groups) -> dict[str, xr.DataArray]:
     """Weighted sums over the cells of groups, which add up over blocks.
 
     Args:
         base: Of `scales.base_pairs`, each (cell, time).
-        weights: Area of each cell in its group, 0 elsewhere (group, cell).
+        groups: Of these cells.
 
     Returns:
         By scale (of, group, time): sums of predictions and of observations, and of the
@@ -71,7 +95,7 @@ def group_sums(
         there = np.isfinite(values[1])
         if not there.all():
             values = [np.where(there, array, 0) for array in values]
-        values = np.stack([weights @ array for array in (*values, there.astype("f8"))])
+        values = np.stack([groups.sums(array) for array in (*values, there)])
         time = {"time": pair.observation.time.values}
         sums[scale] = xr.DataArray(values, time, ("of", "group", "time"))
     return sums

@@ -10,7 +10,7 @@ import xarray as xr
 from h2mv_tf.data.splits import TEST
 from h2mv_tf.evaluation import emergent
 from h2mv_tf.evaluation.metrics import metrics
-from h2mv_tf.evaluation.scoring import scored_means
+from h2mv_tf.evaluation.scoring import Groups, scored_means
 
 CELLS = ("test", "all")
 MEAN_SERIES, MEAN, MEDIAN = "mean series", "mean", "median"
@@ -47,19 +47,14 @@ class Domain:
         present = np.unique(self.position)
         return {everywhere: None} | {self.names[p]: int(p) for p in present if p > 0}
 
-    @property
-    def groups(self) -> int:
-        """Number of groups: cells that test, and the others, of each region."""
-        return 2 * len(self.names)
-
-    def weights(self, cells: np.ndarray) -> np.ndarray:
-        """Area of some cells in their group, 0 elsewhere (group, cell)."""
-        group = 2 * self.position[cells] + self.test[cells]
-        return self.area[cells] * (group == np.arange(self.groups)[:, None])
+    def groups(self, cells: np.ndarray) -> Groups:
+        """Groups of some cells: those that test, and the others, of each region."""
+        index = 2 * self.position[cells] + self.test[cells]
+        return Groups(index, self.area[cells], 2 * len(self.names))
 
     def members(self) -> np.ndarray:
         """Which groups make up each set of cells (cells x region, group)."""
-        group = np.arange(self.groups)
+        group = np.arange(2 * len(self.names))
         sets = [
             ((group % 2 == 1) | (cells == "all"))
             & (True if place is None else group // 2 == place)

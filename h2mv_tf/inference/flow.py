@@ -105,7 +105,7 @@ def predict(
     refuse_static(store, static)
     asked = asked_for(variables)
     time = _steps(store, monthly)
-    tile = tile_of(len(time), store.land.dims)
+    tile = tile_sides(len(time), store.land.dims)
     blocks = store.cut(tile)
     mine = blocks[shard.index - 1 :: shard.count]
     workers = ["cluster"] if cluster else distribution.own_devices(devices)
@@ -255,6 +255,17 @@ def declare(
             value = np.float32(trained.constants[name])
             stored = predictions.stored_name(name, job.profile)
             writer.put("", value, name=stored)
+
+
+def tile_sides(steps: int, dims: Sequence[str]) -> dict[str, int]:
+    """Cells of a chunk along each dimension of space: powers of two, to fill groups.
+
+    Args:
+        steps: Of a series.
+        dims: Dimensions of space.
+    """
+    sides = tile_of(steps, dims)
+    return {dim: 1 << (side.bit_length() - 1) for dim, side in sides.items()}
 
 
 def _steps(store: Store, monthly: bool) -> pd.DatetimeIndex:

@@ -11,7 +11,7 @@ from h2mv_tf.errors import UserError
 from h2mv_tf.predictions import SERIES, Profile
 from h2mv_tf.variables import BALANCE, FORCING, OUTPUTS, find
 
-MOST_CELLS = 256  # of a device at a time; more are no faster
+MOST_CELLS = 128  # of a device at a time; more are slower: a day leaves the cache
 COPIES = 4  # of the outputs of a block: of the device, in NumPy, and being written
 
 
@@ -67,12 +67,22 @@ def cells_at_once(store: Store, blocks: Sequence[Block], memory: float) -> int:
 
 
 def grouped(blocks: Sequence[Block], cells: int) -> list[list[Block]]:
-    """Blocks that are simulated together: about as many cells, or a single block."""
-    groups, count = [], 0
-    for block in blocks:
-        if not groups or count + len(block.cells) > cells:
+    """Blocks that are simulated together.
+
+    The largest first, each where it fits: a group that is not full takes as long.
+
+    Args:
+        blocks: Of the store.
+        cells: Of a group, at most, unless a single block has more.
+    """
+    groups: list[list[Block]] = []
+    room: list[int] = []
+    for block in sorted(blocks, key=lambda block: -len(block.cells)):
+        count = len(block.cells)
+        place = next((n for n, free in enumerate(room) if free >= count), len(groups))
+        if place == len(groups):
             groups.append([])
-            count = 0
-        groups[-1].append(block)
-        count += len(block.cells)
+            room.append(cells)
+        groups[place].append(block)
+        room[place] -= count
     return groups

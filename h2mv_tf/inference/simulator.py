@@ -20,6 +20,7 @@ OF_BALANCE = (
     "tws",
 )
 INITIAL = "initial_storage"
+KEPT = 8  # simulators, for two programs on a few devices
 
 
 class Simulator:
@@ -31,13 +32,12 @@ class Simulator:
         device: Name of the device.
     """
 
-    # One for each device is kept: to compile it takes seconds, and models that differ
-    # in their weights alone share it.
-    _kept: ClassVar[dict[str, "Simulator"]] = {}
+    # The last ones are kept: to compile one takes seconds, and models that differ in
+    # their weights alone share it.
+    _kept: ClassVar[dict[tuple, "Simulator"]] = {}
 
     def __init__(self, settings: Mapping, job: Job, device: str):
         self.cells, self.device = job.cells, device
-        self._made_of = self._needed(settings, job)
         with tf.device(device):
             self.model = H2MV.from_config(dict(settings))
         outputs = [name for name in job.names if name in OUTPUTS]
@@ -54,16 +54,14 @@ class Simulator:
             job: What is asked for.
             device: Name of the device.
         """
-        kept = cls._kept.get(device)
-        if kept is None or kept._made_of != cls._needed(trained.settings, job):
-            kept = cls._kept[device] = cls(trained.settings, job, device)
+        sizes = sorted((k, str(v)) for k, v in trained.settings.items() if k != "name")
+        key = (device, *sizes, job.names, job.spin_up, job.cells)
+        kept = cls._kept.pop(key, None) or cls(trained.settings, job, device)
         kept.model.set_weights(trained.weights)
+        cls._kept[key] = kept
+        while len(cls._kept) > KEPT:
+            cls._kept.pop(next(iter(cls._kept)))
         return kept
-
-    @staticmethod
-    def _needed(settings: Mapping, job: Job) -> tuple:
-        sizes = {k: v for k, v in settings.items() if k != "name"}
-        return sizes, job.names, job.spin_up, job.cells
 
     def __call__(
         self, forcing: np.ndarray, static: np.ndarray

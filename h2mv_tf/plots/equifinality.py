@@ -16,6 +16,7 @@ TERMS = {
     "deviation": ("difference of standard deviations", style.ORANGE),
     "covariance": ("lack of covariance", style.PINK),
 }
+LONGEST = 22  # letters that have room above a map
 KINDS = ("coefficient", "parameter", "state", "flux", "diagnostic")
 MAPPED = (
     "swe",
@@ -26,7 +27,7 @@ MAPPED = (
     "runoff",
     "baseflow",
     "fapar",
-    "soil_water_capacity",
+    "groundwater_recharge_coefficient",
 )
 
 
@@ -77,7 +78,10 @@ def spread_maps(differences: xr.Dataset, *, land: xr.DataArray | None = None) ->
         if not np.isfinite(data).any():
             continue
         units = VARIABLES[name].units
-        fields.append(Field(data, style.title(name), units, looks.spread(data.values)))
+        words = style.title(name)
+        if len(words) > LONGEST:
+            words = style.symbol(name)
+        fields.append(Field(data, words, units, looks.spread(data.values)))
     return field_maps(fields, land=land)
 
 

@@ -12,13 +12,18 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
 
 from h2mv_tf.variables import VARIABLES
 
-_WATER, _SNOW, _PLANTS = scientific.lapaz_r, scientific.oslo_r, scientific.bamako_r
-_EVAPORATION, _SOIL, _ERROR = (
-    scientific.navia_r,
-    scientific.bilbao_r,
-    scientific.lajolla_r,
+_WATER, _SNOW, _PLANTS = scientific.lapaz_r, scientific.devon_r, scientific.bamako_r
+_EVAPORATION, _ERROR = scientific.navia_r, scientific.lajolla_r
+# Without its greys, which would be sea.
+_SOIL = LinearSegmentedColormap.from_list(
+    "soil", scientific.bilbao_r(np.linspace(0.3, 1, 256))
 )
 _DRY_WET, _PINK_GREEN = scientific.vik_r, scientific.bam  # little: red, pink
+# Tol (2021), told apart by colour-blind readers, too: a colour for each of ten folds.
+DISTINCT = (
+    *("#332288", "#DDCC77", "#88CCEE", "#CC6677", "#117733"),
+    *("#AA4499", "#44AA99", "#882255", "#999933", "#661100"),
+)
 COLORMAPS = {
     "swe": _SNOW,
     "snowfall": _SNOW,
@@ -113,10 +118,9 @@ def robust(values: np.ndarray, share: float = 0.02) -> tuple[float, float]:
     return low, high
 
 
-def distinct(count: int) -> list:
+def distinct(count: int) -> list[str]:
     """So many colours for things without an order, such as folds."""
-    colors = scientific.batlowS.colors
-    return [tuple(colors[n % len(colors)]) for n in range(count)]
+    return [DISTINCT[n % len(DISTINCT)] for n in range(count)]
 
 
 def flat(color) -> Colormap:

@@ -130,7 +130,7 @@ def _words(name: str, found: Mapping[str, float]) -> str:
     plain = [f"{w} {found[m]:.2f}" for m, w in WRITTEN if m not in skipped]
     errors = [f"{w} {found[m]:.2g}" for m, w in IN_UNITS if m not in skipped]
     text = ", ".join(plain) + "\n" + ", ".join(errors) + units
-    return text.replace(" -", " \N{MINUS SIGN}")
+    return style.minus(text)
 
 
 def _limits(points: Points) -> tuple[float, float]:

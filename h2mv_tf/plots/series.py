@@ -149,7 +149,7 @@ def _shade(axis: Axes, x, members: xr.DataArray) -> None:
 def _without(axis: Axes) -> None:
     axis.text(
         0.5,
-        0.5,
+        0.55,
         "not observed",
         transform=axis.transAxes,
         ha="center",

@@ -70,22 +70,28 @@ def _draw_stack(axis: Axes, storage: xr.Dataset) -> None:
 
 
 def _draw_shares(axis: Axes, shares: xr.Dataset, number: int) -> None:
-    left = np.zeros(shares.sizes["region"])
     regions = [name[:1].upper() + name[1:] for name in map(str, shares.region.values)]
+    # A store against the rhythm of the others has a share below zero.
+    above, below = np.zeros(len(regions)), np.zeros(len(regions))
     for name, share in zip(STORES, SHARES, strict=True):
         values = np.nan_to_num(shares[share].values)
         bars = axis.barh(
-            regions, values, left=left, color=style.PARTS[name], height=0.7
+            regions,
+            values,
+            left=np.where(values > 0, above, below),
+            color=style.PARTS[name],
+            height=0.7,
         )
         axis.bar_label(
             bars,
-            [f"{value:.2f}" if value > 0.06 else "" for value in values],
+            [style.minus(f"{v:.2f}") if abs(v) > 0.04 else "" for v in values],
             label_type="center",
             fontsize=style.SMALL,
             color="white" if name == "groundwater" else style.BLACK,
         )
-        left = left + values
-    axis.set_ylim(len(left) - 0.5, -0.5)
-    axis.set_xlim(0, max(1.0, left.max()))
+        above, below = above + np.maximum(values, 0), below + np.minimum(values, 0)
+    axis.axvline(0, color=style.BLACK, linewidth=0.5)
+    axis.set_ylim(len(regions) - 0.5, -0.5)
+    axis.set_xlim(below.min(), max(1.0, above.max()))
     axis.set_xlabel("Share of the variability of TWS [–]", labelpad=2)  # noqa: RUF001
     style.headed(axis, number, "")

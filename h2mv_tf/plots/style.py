@@ -211,6 +211,11 @@ def units(cf: str) -> str:
     return re.sub(r"(?<=[A-Za-z])-?\d+", lambda m: m[0].translate(digits), cf)
 
 
+def minus(text: str) -> str:
+    """Numbers in a text with a minus as a journal prints it."""
+    return re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", text)
+
+
 def title(name: str) -> str:
     """The name of a variable as a heading: words, or what they are short for."""
     return ACRONYMS.get(name, name.replace("_", " ").capitalize())
