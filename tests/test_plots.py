@@ -1,3 +1,4 @@
+import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 import pytest
@@ -390,3 +391,13 @@ def test_a_figure_is_replaced_only_when_it_is_written(tmp_path):
     assert style.save(figure, file) == file
     assert file.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_story_in_months_draws_them_at_their_middle():
+    monthly = one_cell().drop_vars("soil_water_capacity")
+    monthly = monthly.resample(time="MS").mean()
+    monthly.observed_runoff.attrs["cadence"] = "monthly"
+    figure = plots.cell_story(monthly, years=(2002,))
+    assert figure.axes[1].lines[0].get_xdata()[0] == np.datetime64("2002-01-15")
+    begin, _ = figure.axes[3].collections[-1].get_segments()[0][:, 0]
+    assert mdates.num2date(begin).day == 1

@@ -14,10 +14,10 @@ from h2mv_tf.evaluation.blocks import (
     SIMULATED,
     TRUE,
     UNTRAINED,
-    Block,
     Part,
     Sources,
 )
+from h2mv_tf.evaluation.cutting import Block
 from h2mv_tf.evaluation.emergent import QUANTITIES
 from h2mv_tf.evaluation.metrics import METRICS
 from h2mv_tf.evaluation.scales import SCALES

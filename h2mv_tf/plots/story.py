@@ -37,6 +37,8 @@ def cell_story(cell: xr.Dataset, *, years: Sequence[int], heading: str = "") -> 
         heading: What stands above the figure.
     """
     cell = cell.sel(time=np.isin(cell.time.dt.year, list(years)))
+    if (np.diff(cell.time) > np.timedelta64(20, "D")).any():  # months, at their middle
+        cell = cell.assign_coords(time=cell.time + np.timedelta64(14, "D"))
     draws: list[Callable[[Axes, xr.Dataset], None]] = [
         draw
         for draw, needed in (
@@ -67,10 +69,11 @@ def cell_story(cell: xr.Dataset, *, years: Sequence[int], heading: str = "") -> 
                 columnspacing=1.2,
             )  # fmt: skip
     last = axes[-1, 0]
-    last.set_xlim(cell.time.values[0], cell.time.values[-1])
-    months = mdates.MonthLocator(bymonth=range(1, 13, 1 + 2 * (len(years) > 1)))
-    last.xaxis.set_major_locator(months)
-    last.xaxis.set_major_formatter(mdates.ConciseDateFormatter(months))
+    months = pd.DatetimeIndex(cell.time.values[[0, -1]]).to_period("M")
+    last.set_xlim(months[0].start_time, months[-1].end_time)
+    ticks = mdates.MonthLocator(bymonth=range(1, 13, 1 + 2 * (len(years) > 1)))
+    last.xaxis.set_major_locator(ticks)
+    last.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ticks))
     for axis in axes[:, 0]:
         axis.grid(axis="x", color="0.9", linewidth=0.5)
         axis.set_axisbelow(True)
@@ -195,11 +198,11 @@ def _observations(axis: Axes, cell: xr.Dataset, name: str) -> None:
             observed.time, observed, ".", color=style.OBSERVED, ms=1.6, label="observed"
         )
         return
-    begin = pd.DatetimeIndex(observed.time.values)
+    months = pd.DatetimeIndex(observed.time.values).to_period("M")
     axis.hlines(
         observed,
-        begin,
-        begin + pd.offsets.MonthEnd(0),
+        months.start_time,
+        months.end_time,
         color=style.OBSERVED,
         linewidth=1.1,
         label="observed",
