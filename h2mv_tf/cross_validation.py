@@ -61,12 +61,12 @@ def train(
     Raises:
         UserError: The run was begun with other settings.
     """
-    if run.trained:
-        logger.info("%s is trained.", run.path)
-        return
     resume = run.config_file.is_file()
     if resume:
         run.refuse_other(settings)
+        if run.trained:
+            logger.info("%s is trained.", run.path)
+            return
         if not run.resumable:
             logger.info("%s had not finished an epoch: anew.", run.path)
             shutil.rmtree(run.path)

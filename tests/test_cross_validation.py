@@ -17,6 +17,7 @@ SMALL = [
     *("--set", "model.lstm_units=3", "--set", "model.encoder_units=4"),
     *("--set", "model.code_size=2", "--set", "window.spin_up=30"),
     *("--set", "training.jit_compile=false", "--set", "distribution.devices=1"),
+    *("--set", "objective.constraints=et,swe,fapar"),
 ]
 
 
@@ -56,7 +57,8 @@ def cross_validate(sites, tmp_path, monkeypatch):
 def test_folds_are_trained_one_by_one_and_combined_in_the_end(
     cross_validate, tmp_path, monkeypatch
 ):
-    first = cross_validate("--fold", 2, "--variables", "runoff,swe,snowmelt_factor")
+    options = ("--variables", "et,swe,fapar,snowmelt_factor", "--no-results")
+    first = cross_validate("--fold", 2, *options)
     assert first.exit_code == 0, first.output
     assert "Still to be trained: folds 1, 3" in first.output
     fitted, fit = [], training.fit
@@ -66,16 +68,15 @@ def test_folds_are_trained_one_by_one_and_combined_in_the_end(
         fit(settings, run, **options)
 
     monkeypatch.setattr(training, "fit", counted)
-    options = ("--variables", "runoff,swe,snowmelt_factor", "--quantiles", "0.25,0.75")
-    whole = cross_validate(*options)
+    whole = cross_validate(*options, "--quantiles", "0.25,0.75")
     assert whole.exit_code == 0, whole.output
     assert fitted == [1, 3]
     for fold in (1, 2, 3):
         assert f"fold-{fold:02}" in whole.output
     found = predictions.load("cv/ensemble.zarr")
-    assert {"runoff", "runoff_spread", "runoff_quantile"} <= set(found)
+    assert {"swe", "swe_spread", "swe_quantile"} <= set(found)
     np.testing.assert_array_equal(found["quantile"], [0.25, 0.75])
-    assert float(found.runoff_spread.max()) > 0
+    assert float(found.swe_spread.max()) > 0
 
     again = cross_validate(*options)
     assert again.exit_code == 0, again.output
@@ -95,6 +96,14 @@ def test_folds_are_trained_one_by_one_and_combined_in_the_end(
         assert result.decomposition.sel(step="annual").isnull().all()
     assert_one_line(CliRunner().invoke(h2mv_tf, ["equifinality", "cv"]), "exists")
 
+    with_results = cross_validate()
+    assert with_results.exit_code == 0, with_results.output
+    for name in ("ensemble.evaluation", "report.html", "figures/equifinality.png"):
+        assert (tmp_path / "cv" / name).exists(), name
+    for name in ("predictions.evaluation", "report.html", "figures/story.png"):
+        assert (tmp_path / "cv" / "fold-03" / name).exists(), name
+    assert fitted == [1, 3]
+
 
 def test_a_training_without_a_finished_epoch_is_begun_anew(
     cross_validate, monkeypatch, tmp_path
@@ -103,10 +112,10 @@ def test_a_training_without_a_finished_epoch_is_begun_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr(training, "_epoch", killed)
+        context.setattr(training.Trainer, "step", killed)
         assert cross_validate("--fold", 1).exit_code == 130
     assert (tmp_path / "cv" / "fold-01" / "config.yaml").exists()
-    result = cross_validate("--fold", 1, "--variables", "runoff")
+    result = cross_validate("--fold", 1, "--variables", "swe", "--no-results")
     assert result.exit_code == 0, result.output
     assert "had not finished an epoch: anew" in result.output
     assert cross_validation.predicted(tmp_path / "cv", 1)

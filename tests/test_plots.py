@@ -79,6 +79,13 @@ def test_each_term_has_its_panel_with_training_and_validation():
     np.testing.assert_array_equal(validation.get_ydata(), [3, 1, 2])
 
 
+def test_a_term_that_is_nowhere_observed_has_an_axis_too():
+    table = history("swe")
+    table["swe"] = table["val_swe"] = 0.0
+    _, axis = plots.loss_curves(table).axes
+    assert axis.get_yscale() == "linear"
+
+
 def test_the_best_epoch_is_that_of_the_least_validation_loss():
     best = plots.loss_curves(history("swe")).axes[0].lines[-1]
     assert set(best.get_xdata()) == {2}

@@ -21,13 +21,18 @@ RATIOS = {
 SCORES = {
     "nse": "NSE",
     "kge": "KGE",
+    "kge_2012": "KGE 2012",
     "r": "Correlation $r$",
     "alpha": r"Variability ratio $\alpha$",
+    "beta": r"Ratio of means $\beta$",
     "rmse": "RMSE",
+    "ubrmse": "Unbiased RMSE",
     "bias": "Bias",
+    "percent_bias": "Percent bias",
 }
 # Of anomalies the mean says nothing.
-OF_A_MEAN = ("kge", "bias")
+OF_A_MEAN = ("kge", "kge_2012", "beta", "ubrmse", "bias", "percent_bias")
+ERRORS = ("rmse", "ubrmse", "bias")  # in units of the variable
 
 
 class Field(NamedTuple):
@@ -67,7 +72,9 @@ def score_fields(scores: xr.DataArray, variable: str) -> list[Field]:
         data = scores.sel(metric=metric)
         if not np.isfinite(data).any():
             continue
-        units = VARIABLES[variable].units if metric in ("rmse", "bias") else "1"
+        units = "%" if metric == "percent_bias" else "1"
+        if metric in ERRORS:
+            units = VARIABLES[variable].units
         fields.append(Field(data, words, units, _score_look(metric, variable, data)))
     return fields
 
@@ -91,10 +98,10 @@ def mean_fields(means: xr.Dataset) -> list[Field]:
 
 
 def _score_look(metric: str, variable: str, data: xr.DataArray) -> Look:
-    if metric == "bias":
+    if metric in ("bias", "percent_bias"):
         return looks.bias(variable, data.values)
-    if metric == "alpha":
+    if metric in ("alpha", "beta"):
         return looks.ratio(variable, data.values)
-    if metric == "rmse":
+    if metric in ("rmse", "ubrmse"):
         return looks.spread(data.values)
     return looks.skill(data.values, 0.0 if metric == "r" else -0.5)

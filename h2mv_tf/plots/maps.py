@@ -70,7 +70,8 @@ def score_maps(
         variable: The constraint.
         land: As for `field_maps`.
     """
-    return field_maps(score_fields(scores, variable), columns=2, land=land)
+    fields = score_fields(scores, variable)
+    return field_maps(fields, columns=2 if len(fields) <= 4 else 3, land=land)
 
 
 def kinds_map(

@@ -31,6 +31,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
         ):
             axis.plot(history["epoch"], history[column], color=color, label=words)
         axis.axvline(best, color="0.6", linewidth=0.8, zorder=0, label="best epoch")
+        _logarithmic(axis, history[[name, f"val_{name}"]])
     handles, words = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, words, loc="outside lower center", ncols=3)
     return figure
@@ -52,6 +53,7 @@ def fold_losses(histories: Mapping[str, pd.DataFrame]) -> Figure:
             axis.plot(history["epoch"], values, color=color, label=fold)
             best = history["val_loss"].idxmin()
             axis.plot(history["epoch"][best], values[best], ".", color=color, ms=4)
+            _logarithmic(axis, values)
     handles, words = figure.axes[0].get_legend_handles_labels()
     figure.legend(
         handles,
@@ -104,6 +106,16 @@ def _terms(history: pd.DataFrame) -> list[str]:
     return [name for name in history if f"val_{name}" in history]
 
 
+def _logarithmic(axis: Axes, values: pd.DataFrame | pd.Series) -> None:
+    """Numbers as one reads them, also where the axis spans less than a decade."""
+    if not (values.to_numpy() > 0).any():  # of a term that is nowhere observed
+        return
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(ticker.NullFormatter())
+
+
 def _panels(terms: list[str]) -> tuple[Figure, dict[str, Axes]]:
     """A figure with a panel for each term; those that are left over are empty."""
     columns = min(len(terms), 3)
@@ -118,11 +130,6 @@ def _panels(terms: list[str]) -> tuple[Figure, dict[str, Axes]]:
     for number, (axis, name) in enumerate(zip(axes.flat, terms, strict=False)):
         style.headed(axis, number)
         axis.set_title(TOTAL if name == "loss" else name, pad=3)
-        axis.set_yscale("log")
-        # Numbers as one reads them, also where the axis spans less than a decade.
-        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(ticker.NullFormatter())
         axis.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
         last = number + columns >= len(terms)
         axis.tick_params(labelbottom=last)
