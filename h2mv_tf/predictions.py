@@ -92,7 +92,8 @@ def load(path: str | Path) -> xr.Dataset:
             "or a NetCDF file that `python -m h2mv_tf predict` wrote."
         ) from error
     profile = dataset.attrs.get(MARK)
-    if profile not in get_args(Profile):
+    described = {AREA, ROLE, BOUNDS} <= set(dataset.variables)
+    if profile not in get_args(Profile) or not described:
         raise UserError(
             f"'{path}' has no predictions of h2mv_tf. Expected what `python -m h2mv_tf "
             "predict` or trainers/cross_validate.py writes."

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from reference import WATER_CYCLE, Reference
+from small import small_settings
 
+from h2mv_tf import training
 from h2mv_tf.data.ingest import ingest
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.synthetic import synthesize
 from h2mv_tf.data.writing import write_store
 from h2mv_tf.errors import UserError
+from h2mv_tf.run_folder import RunFolder
 
 # For what several devices share; has to stand before TensorFlow computes anything.
 tf.config.set_logical_device_configuration(
@@ -132,3 +135,11 @@ def refused(ingested, tmp_path):
         return line
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run(world, tmp_path_factory):
+    """A small training; not to be changed."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
+    training.fit(small_settings(world), folder)
+    return folder

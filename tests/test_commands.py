@@ -23,6 +23,7 @@ SMALL = [
     *("--set", "training.epochs=2", "--set", "split.block_size=2"),
     *("--set", "model.lstm_units=5", "--set", "window.length=90"),
     *("--set", "window.spin_up=30", "--set", "training.jit_compile=false"),
+    "--no-results",
 ]
 
 
@@ -77,7 +78,7 @@ def test_a_training_from_nothing_to_a_table(tmp_path):
     assert "Run folder: runs/a" in first.stdout
 
     again = subprocess.run(
-        [*script, "--resume", "--set", "training.epochs=3"],
+        [*script, "--resume", "--set", "training.epochs=3", "--no-results"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -6,7 +6,7 @@ import xarray as xr
 from click.testing import CliRunner
 from scripts import assert_one_line, loaded
 
-from h2mv_tf import cross_validation, predictions, training
+from h2mv_tf import cross_validation, predictions, results, training
 from h2mv_tf.__main__ import main as h2mv_tf
 from h2mv_tf.data.store import OBSERVED, Store
 from h2mv_tf.data.writing import write_store
@@ -96,11 +96,14 @@ def test_folds_are_trained_one_by_one_and_combined_in_the_end(
         assert result.decomposition.sel(step="annual").isnull().all()
     assert_one_line(CliRunner().invoke(h2mv_tf, ["equifinality", "cv"]), "exists")
 
-    with_results = cross_validate()
+    drawn = []
+    monkeypatch.setattr(results.figures, "draw", lambda of, **_: drawn.append(of.name))
+    with_results = cross_validate("--variables", "et,swe,fapar,snowmelt_factor")
     assert with_results.exit_code == 0, with_results.output
-    for name in ("ensemble.evaluation", "report.html", "figures/equifinality.png"):
+    assert drawn == ["fold-01", "fold-02", "fold-03", "cv"]
+    for name in ("ensemble.evaluation/scores.nc", "report.html"):
         assert (tmp_path / "cv" / name).exists(), name
-    for name in ("predictions.evaluation", "report.html", "figures/story.png"):
+    for name in ("predictions.evaluation/scores.nc", "report.html"):
         assert (tmp_path / "cv" / "fold-03" / name).exists(), name
     assert fitted == [1, 3]
 

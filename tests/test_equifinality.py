@@ -99,7 +99,9 @@ def test_folds_that_cannot_be_compared_are_refused(folds):
     one, two, _ = folds.values()
     with pytest.raises(UserError, match="two or more"):
         equifinality({"fold-01": one})
-    with pytest.raises(UserError, match="differs from the first predictions in its time"):
+    with pytest.raises(
+        UserError, match="differs from the first predictions in its time"
+    ):
         equifinality({"fold-01": one, "fold-02": two.isel(time=slice(1, None))})
     monthly = one.assign_attrs(frequency="monthly")
     with pytest.raises(UserError, match="without --monthly"):

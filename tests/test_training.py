@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import xarray as xr
 import zarr
+from small import small_settings as settings
 
 from h2mv_tf import config, inputs, steps, training
 from h2mv_tf.data import splits
@@ -18,31 +19,6 @@ from h2mv_tf.errors import UserError
 from h2mv_tf.model import H2MV
 from h2mv_tf.objective import Constraint, Objective
 from h2mv_tf.run_folder import RunFolder
-
-SMALL = (
-    "split.block_size=2",
-    "model.encoder_units=6",
-    "model.code_size=3",
-    "model.lstm_units=5",
-    "window.length=90",
-    "window.spin_up=30",
-    "window.stride=180",
-    "training.batch_size=16",
-    "training.epochs=3",
-    "training.jit_compile=false",
-    "distribution.devices=1",
-)
-
-
-def settings(world, *overrides):
-    return config.load(None, [f"data.store={world}", *SMALL, *overrides])
-
-
-@pytest.fixture(scope="module")
-def run(world, tmp_path_factory):
-    run = RunFolder(tmp_path_factory.mktemp("runs") / "run")
-    training.fit(settings(world), run)
-    return run
 
 
 @pytest.fixture

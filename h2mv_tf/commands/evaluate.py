@@ -1,7 +1,5 @@
 """`python -m h2mv_tf evaluate`: predictions against observations and the truth."""
 
-import contextlib
-import tempfile
 from pathlib import Path
 
 import click
@@ -58,77 +56,25 @@ def command(
     Where the store has a truth, all hidden variables are scored against it. OUT are
     predictions, as `predict` and trainers/cross_validate.py write them.
     """
-    to = to or out.with_suffix(".evaluation")
-    with console.command(interrupted=f"Interrupted. Nothing is left of {to}."):
-        from h2mv_tf import evaluation, predictions
-        from h2mv_tf.data.writing import refuse_existing
-        from h2mv_tf.evaluation import regions, results, tables
+    with console.command():
+        from h2mv_tf import startup
 
-        refuse_existing(to)
-        predicted = predictions.load(out)
-        store = _store(predicted, data)
-        named = None if regions_file is None else regions.load(regions_file, store.land)
-        evaluation.refuse_unfit(predicted, store)
-        with contextlib.ExitStack() as stack:
-            untrained = None
-            if with_untrained:
-                untrained = stack.enter_context(_untrained(predicted, store, to))
-            progress = stack.enter_context(console.progress("scoring"))
-            result = evaluation.evaluate(
-                predicted,
-                store,
-                untrained=untrained,
-                regions=named,
-                saturation=saturation,
-                progress=progress,
-            )
-        result.attrs |= {"predictions": str(out), "store": str(store.path)}
-        results.write(result, to, days=predicted.sizes["time"])
-        for table in tables.tables(result):
+        startup.import_tensorflow()
+        from h2mv_tf import results
+        from h2mv_tf.evaluation import tables
+
+        to = to or results.scores_of(out)
+        scores = results.evaluated(
+            out,
+            data=data,
+            to=to,
+            untrained=with_untrained,
+            regions=regions_file,
+            saturation=saturation,
+            bars=console.progress,
+        )
+        for table in tables.tables(scores):
             console.table(*table)
-        for note in filter(None, result.attrs["notes"].split("\n")):
+        for note in filter(None, scores.attrs["notes"].split("\n")):
             console.console.print(f"note: {note}", markup=False)
         console.console.print(f"{to}", markup=False)
-
-
-def _store(predicted, data: Path | None):
-    """The store, with the groups of the configuration of the run."""
-    import yaml
-
-    from h2mv_tf.data.store import Store
-    from h2mv_tf.errors import UserError
-
-    path = data or predicted.attrs.get("store")
-    if not path:
-        raise UserError(
-            "The predictions do not tell which store they are of. Name it in --data."
-        )
-    configuration = yaml.safe_load(predicted.attrs.get("configuration", "")) or {}
-    groups = configuration.get("data", {}).get("groups") or None
-    return Store.open(path, groups)
-
-
-@contextlib.contextmanager
-def _untrained(predicted, store, to: Path):
-    """Predictions of the untrained model, kept beside DIR while they are needed.
-
-    Yields None where the predictions do not know how their model was made.
-    """
-    if "normalization" not in predicted.attrs:
-        console.console.print(
-            "note: no untrained model to compare with: the predictions do not know how "
-            "theirs was made."
-        )
-        yield None
-        return
-    from h2mv_tf import startup
-
-    startup.import_tensorflow()
-    from h2mv_tf import inference
-
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as folder:
-        path = Path(folder) / "untrained.zarr"
-        with console.progress("simulating, untrained") as progress:
-            untrained = inference.untrained(predicted, store, path, progress=progress)
-        yield untrained

@@ -5,8 +5,8 @@ import xarray as xr
 
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.scales import DAY, is_daily
+from h2mv_tf.variables import CLOSED
 
-LIMIT = 1e-3  # mm d-1, beyond which predictions are not worth scoring
 LARGEST, CLOSURE = "largest_residual", "water_balance_closure"
 RESIDUAL = "water_balance_residual"
 INPUT, LOSSES = "corrected_precipitation", ("evapotranspiration", "runoff")
@@ -85,12 +85,12 @@ def refuse(residual: xr.DataArray) -> None:
         residual: Largest absolute residual of each cell (*space) [mm d-1].
     """
     largest = float(residual.max())
-    if largest > LIMIT:
+    if largest > CLOSED:
         cell = place(residual)
         where = ", ".join(f"{name} {value}" for name, value in cell.items())
         raise UserError(
             f"The water balance of the predictions does not close: {largest:.3g} mm "
-            f"d-1 on the worst day, at {where}; expected {LIMIT:g} or less. "
+            f"d-1 on the worst day, at {where}; expected {CLOSED:g} or less. "
             "Predict again; where that does not help, the model is broken."
         )
 

@@ -192,7 +192,14 @@ def untrained(
         UserError: They do not know how the model was made.
     """
     trained = Trained.before_training(dataset.attrs)
-    predict(trained, store, to, variables=store.constraints, progress=progress)
+    predict(
+        trained,
+        store,
+        to,
+        variables=store.constraints,
+        monthly=dataset.attrs["frequency"] == "monthly",
+        progress=progress,
+    )
     return predictions.load(to)
 
 

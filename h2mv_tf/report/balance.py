@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from h2mv_tf.evaluation.balance import LIMIT
 from h2mv_tf.report import files
 from h2mv_tf.report.parts import (
     DAILY,
@@ -17,6 +16,7 @@ from h2mv_tf.report.parts import (
     rate,
 )
 from h2mv_tf.run_folder import RunFolder
+from h2mv_tf.variables import CLOSED
 
 
 class Residual(NamedTuple):
@@ -90,11 +90,11 @@ def section(residuals: Sequence[Residual]) -> Section:
     if not residuals:
         return Section("Water balance")
     largest = max(residuals, key=_badness)
-    good = abs(largest.largest) <= LIMIT  # no number does not close
+    good = abs(largest.largest) <= CLOSED  # no number does not close
     words = (
         f"The water balance {'closes' if good else 'does not close'}: the largest "
         f"residual of a cell and day is {rate(largest.largest)} ({largest.what}); the "
-        f"limit is {LIMIT:g} {DAILY}."
+        f"limit is {CLOSED:g} {DAILY}."
     )
     simulated = any(residual.days for residual in residuals)
     columns = ("simulation", f"largest residual [{DAILY}]")
