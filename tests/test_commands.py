@@ -56,6 +56,7 @@ def broken(world, tmp_path):
     return change
 
 
+@pytest.mark.slow
 def test_a_training_from_nothing_to_a_table(tmp_path):
     """The real thing: another process, a world that it makes, a resume."""
     script = [sys.executable, str(ROOT / "trainers/train.py")]

@@ -54,6 +54,7 @@ def cross_validate(sites, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_folds_are_trained_one_by_one_and_combined_in_the_end(
     cross_validate, tmp_path, monkeypatch
 ):

@@ -49,6 +49,7 @@ def without_observations(batch, rows):
     return {**batch, "targets": targets}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_several_devices_take_the_steps_of_one(world, jit_compile):
     """Five steps of a batch that three devices do not divide.
@@ -221,6 +222,7 @@ def alone(world, tmp_path_factory):
     return trained(tmp_path_factory.mktemp("alone"), world, [{}])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["TF_CONFIG", "Slurm"])
 def test_two_workers_find_the_weights_of_one_process(by, alone, world, tmp_path):
     ports = free_ports(2)

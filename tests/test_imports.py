@@ -420,7 +420,13 @@ ALLOWED = {
         "commands.options",
         "data.writing",
     },
-    "commands.evaluate": {"console", "evaluation.tables", "results", "startup"},
+    "commands.evaluate": {
+        "console",
+        "evaluation.tables",
+        "predictions",
+        "results",
+        "startup",
+    },
     "commands.equifinality": {
         "console",
         "equifinality",

@@ -6,6 +6,10 @@ import click
 
 from h2mv_tf import console
 
+# Bytes of predictions whose scores are worth processes of their own: threads share a
+# core for half of their time.
+LARGE = 1e9
+
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
@@ -60,19 +64,23 @@ def command(
         from h2mv_tf import startup
 
         startup.import_tensorflow()
-        from h2mv_tf import results
+        import dask
+
+        from h2mv_tf import predictions, results
         from h2mv_tf.evaluation import tables
 
         to = to or results.scores_of(out)
-        scores = results.evaluated(
-            out,
-            data=data,
-            to=to,
-            untrained=with_untrained,
-            regions=regions_file,
-            saturation=saturation,
-            bars=console.progress,
-        )
+        large = predictions.load(out).nbytes > LARGE
+        with dask.config.set(scheduler="processes" if large else "threads"):
+            scores = results.evaluated(
+                out,
+                data=data,
+                to=to,
+                untrained=with_untrained,
+                regions=regions_file,
+                saturation=saturation,
+                bars=console.progress,
+            )
         for table in tables.tables(scores):
             console.table(*table)
         for note in filter(None, scores.attrs["notes"].split("\n")):
