@@ -264,6 +264,9 @@ def _first(error: pydantic.ValidationError) -> str:
     key = ".".join(location)
     if mistake["type"] == "extra_forbidden":
         return f"unknown key '{key}'{_nearest_key(location)}"
+    known = set(_keys(Config))
+    while key not in known and "." in key:  # of a union, pydantic names the member
+        key = key.rpartition(".")[0]
     words = mistake["msg"].removeprefix("Value error, ")
     words = words[:1].lower() + words[1:]
     return f"{key} is {mistake['input']!r}, but {words}."

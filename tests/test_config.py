@@ -135,3 +135,8 @@ def test_an_empty_file_is_the_defaults(tmp_path):
 def test_the_written_configuration_is_plain_yaml():
     settings = yaml.safe_load(config.Config().to_yaml())
     assert settings["training"]["batch_size"] == 256
+
+
+def test_a_mistake_in_one_of_two_kinds_names_the_field():
+    with pytest.raises(UserError, match=r"distribution\.devices is 0, but "):
+        config.load(None, ["distribution.devices=0"])
