@@ -1,11 +1,13 @@
 """The run folder: what a training leaves behind, and what continues it."""
 
+import contextlib
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     import keras
 
 LAST, BEFORE = CHECKPOINTS = ("last", "before")
+logger = logging.getLogger(__name__)
+
 RESUMABLE = ("training.epochs", "training.patience")
 
 
@@ -207,6 +211,22 @@ class RunFolder:
         """A JSON file of the run."""
         return json.loads(file.read_text(encoding="utf-8"))
 
+    @contextlib.contextmanager
+    def logged(self) -> Iterator[None]:
+        """Writes what the package tells to the log of the run as well."""
+        handler = logging.FileHandler(self.log_file, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        package = logging.getLogger(__package__)
+        level = package.level
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            package.setLevel(level)
+            package.removeHandler(handler)
+            handler.close()
+
     def note_balance(self, predictions: Path, balance: Mapping) -> None:
         """Notes in the metrics how well the water balance of predictions closes.
 
@@ -217,6 +237,13 @@ class RunFolder:
         metrics = self.load_json(self.metrics_file)
         noted = {**metrics.get("predictions", {}), str(predictions): dict(balance)}
         self.save_json(self.metrics_file, {**metrics, "predictions": noted})
+        logger.info(
+            "%s: water balance within %.1e mm d-1, and %.1e mm over %d days.",
+            predictions,
+            balance["largest_residual"],
+            balance["largest_closure"],
+            balance["days"],
+        )
 
     def save_best(self, model: "keras.Model") -> None:
         """Keeps the weights as the best so far."""

@@ -88,7 +88,7 @@ def fit(
             run.create()
             run.save_config(config)
             _describe(config, run, task.inputs)
-        stack.enter_context(_logged_to(run.log_file))
+        stack.enter_context(run.logged())
         board = keras.callbacks.TensorBoard(
             str(run.logs), write_graph=False, profile_batch=PROFILED if profile else 0
         )
@@ -374,20 +374,3 @@ def _in_words(row: Mapping[str, float], epochs: int, names: Sequence[str]) -> st
         f"{row['cell_days_per_second'] / 1000:.3g} thousand cell-days/s, "
         f"{row['waiting_for_data']:.1%} waiting for data"
     )
-
-
-@contextlib.contextmanager
-def _logged_to(file: Path):
-    """Writes what the package tells to a file as well."""
-    handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    package = logging.getLogger(__package__)
-    level = package.level
-    package.addHandler(handler)
-    package.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        package.setLevel(level)
-        package.removeHandler(handler)
-        handler.close()

@@ -26,7 +26,8 @@ def test_the_verbs_lead_from_a_run_to_a_page(copied, world, tmp_path):
     path = copied.path
     predicted = given("predict", path, "--data", world)
     assert predicted.exit_code == 0, predicted.output
-    assert "Water balance: at most" in predicted.output
+    assert "water balance within" in predicted.output
+    assert "water balance within" in copied.log_file.read_text(encoding="utf-8")
     noted = copied.load_json(copied.metrics_file)["predictions"]
     (balance,) = noted.values()
     assert 0 < balance["largest_residual"] < 1e-3

@@ -127,10 +127,5 @@ def command(
                 markup=False,
             )
             return
-        folder.note_balance(to, balance._asdict())
-        console.console.print(
-            f"{to}\n"
-            f"Water balance: at most {balance.largest_residual:.1e} mm on a day, "
-            f"{balance.largest_closure:.1e} mm over {balance.days} days.",
-            markup=False,
-        )
+        with folder.logged():
+            folder.note_balance(to, balance._asdict())
