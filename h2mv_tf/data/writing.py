@@ -283,7 +283,7 @@ def writing(
                 return
             hint = f" Call again to continue, or remove '{folder}'." if keep else ""
             raise _unwritable(path, error, hint) from error
-        except Exception:  # but not an interruption
+        except UserError:  # the same call would end the same way
             keep = shard.count > 1
             raise
         finally:
