@@ -56,7 +56,8 @@ def decomposition(members: da.Array | np.ndarray) -> Decomposition:
     Returns:
         NaN where all members are constant, as there is nothing to compare then.
     """
-    values = da.asarray(members).astype("float64")
+    # Each member comes in chunks of its own; their products need them together.
+    values = da.asarray(members).rechunk({0: -1}).astype("float64")
     values = values.reshape(len(values), -1)
     mean = values.mean(axis=1)
     rest = values - mean[:, None]
