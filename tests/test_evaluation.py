@@ -378,6 +378,21 @@ def test_a_validating_cell_teaches_the_baseline_nothing(lean, store, changed):
     xr.testing.assert_identical(before, after)
 
 
+def test_each_hemisphere_has_a_baseline_of_its_own(lean, store, changed):
+    south = lean.lat < 0
+
+    def edit(values):
+        values[:, ~south.values] += 3
+
+    of = {"model": "mean seasonal cycle", "variable": "evapotranspiration"}
+    before, after = (
+        evaluate(lean, of_store).score.sel(of).where(south)
+        for of_store in (store, changed("et", edit))
+    )
+    assert before.notnull().any()
+    xr.testing.assert_identical(before, after)
+
+
 # The water balance
 
 

@@ -332,6 +332,7 @@ ALLOWED = {
         "data.store",
         "evaluation.assembly",
         "evaluation.balance",
+        "evaluation.baselines",
         "evaluation.blocks",
         "evaluation.cutting",
         "evaluation.matching",

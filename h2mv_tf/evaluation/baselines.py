@@ -1,7 +1,8 @@
 """Baselines: what a prediction has to be better than.
 
 The mean seasonal cycle of the training cells of a region knows the climate of a place
-and the time of the year, and nothing of its weather.
+and the time of the year, and nothing of its weather. Each hemisphere has its own, as
+their seasons are opposite.
 """
 
 from typing import NamedTuple
@@ -32,6 +33,16 @@ class SeasonalCycle(NamedTuple):
         """The cycle of each region (region, slot); NaN without a training cell."""
         with np.errstate(invalid="ignore"):
             return np.where(self.area > 0, self.total / self.area, np.nan)
+
+
+def by_hemisphere(region: np.ndarray, south: np.ndarray) -> np.ndarray:
+    """The place of each cell's region and hemisphere: two for each region.
+
+    Args:
+        region: Place of the region (cell,).
+        south: Whether the cell lies south of the equator (cell,).
+    """
+    return 2 * region + south
 
 
 def seasonal_cycle(

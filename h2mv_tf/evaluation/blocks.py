@@ -13,7 +13,12 @@ import xarray as xr
 
 from h2mv_tf.evaluation import emergent, regions, scales
 from h2mv_tf.evaluation.balance import Balance
-from h2mv_tf.evaluation.baselines import SeasonalCycle, predicted, seasonal_cycle
+from h2mv_tf.evaluation.baselines import (
+    SeasonalCycle,
+    by_hemisphere,
+    predicted,
+    seasonal_cycle,
+)
 from h2mv_tf.evaluation.cutting import Block
 from h2mv_tf.evaluation.scoring import Groups, group_sums, scored
 from h2mv_tf.variables import ANOMALIES
@@ -33,7 +38,8 @@ class Survey(NamedTuple):
     """What has to be known of all blocks before one can be scored."""
 
     climate: np.ndarray  # number of the region of each cell
-    cycles: dict[str, SeasonalCycle]  # by constraint, each (region, slot)
+    # By constraint, (region and hemisphere, slot): of `baselines.by_hemisphere`.
+    cycles: dict[str, SeasonalCycle]
 
 
 class Part(NamedTuple):
@@ -92,6 +98,7 @@ class Sources:
         climate: np.ndarray | None,
         codes: np.ndarray,
         area: np.ndarray,
+        south: np.ndarray,
     ) -> Survey:
         """Regions of the cells, and the seasonal cycle of those that train.
 
@@ -100,6 +107,7 @@ class Sources:
             climate: Number of each cell's region (cell,), where it is known.
             codes: All numbers of regions.
             area: Of the training cells, 0 elsewhere (cell,).
+            south: Whether they lie south of the equator (cell,).
         """
         if climate is None:
             climatology = (
@@ -107,7 +115,8 @@ class Sources:
                 for name in ("air_temperature", "precipitation")
             )
             climate = regions.climates(*climatology).values
-        weights = area * (climate == codes[:, None])
+        place = by_hemisphere(np.searchsorted(codes, climate), south)
+        weights = area * (place == np.arange(2 * len(codes))[:, None])
         cycles = {}
         if area.any():
             for name, data in self.observed.items():
@@ -127,9 +136,9 @@ class Sources:
 
         Args:
             block: The block.
-            region: Place of each cell's region in `cycles` (cell,).
+            region: Place of each cell's region and hemisphere in `cycles` (cell,).
             groups: Of the cells.
-            cycles: Mean seasonal cycle by constraint (region, slot).
+            cycles: Mean seasonal cycle by constraint (region and hemisphere, slot).
         """
         part = Part({}, {}, {}, {}, {}, {SIMULATED: {}, TRUE: {}}, None)
         budgets = {SIMULATED: _Budget(), TRUE: _Budget()}

@@ -13,6 +13,7 @@ from dask.callbacks import Callback
 from h2mv_tf.data.splits import SEA
 from h2mv_tf.data.store import Store
 from h2mv_tf.evaluation import assembly, balance, matching
+from h2mv_tf.evaluation.baselines import by_hemisphere
 from h2mv_tf.evaluation.blocks import Part, Sources, Survey
 from h2mv_tf.evaluation.cutting import VALUES, Block, cut
 from h2mv_tf.evaluation.regions import CLIMATES, NONE, PEEL, UNKNOWN, meanings, named
@@ -78,7 +79,11 @@ def evaluate(
     known = None if regions is None else regions.values.ravel()[land]
     words = dict(enumerate(CLIMATES, start=1)) if known is None else meanings(regions)
     codes = np.array([UNKNOWN, *sorted(words)])
-    climates, cycles = _surveyed(sources, blocks, known, codes, training, advance)
+    latitude = store.land.lat.broadcast_like(store.land).transpose(*store.land.dims)
+    south = latitude.values.ravel()[land] < 0
+    climates, cycles = _surveyed(
+        sources, blocks, known, codes, training, south, advance
+    )
     domain = Domain(
         land=store.land,
         area=area,
@@ -86,12 +91,13 @@ def evaluate(
         position=np.searchsorted(codes, climates),
         names=(NONE, *(words[code] for code in codes[1:])),
     )
-    notes += _without_cycle(domain, cycles)
+    of_cycle = by_hemisphere(domain.position, south)
+    notes += _without_cycle(domain, of_cycle, cycles)
     tasks = [
         functools.partial(
             sources.part,
             block,
-            domain.position[block.cells],
+            of_cycle[block.cells],
             domain.groups(block.cells),
             cycles,
         )
@@ -149,6 +155,7 @@ def _surveyed(
     known: np.ndarray | None,
     codes: np.ndarray,
     training: np.ndarray,
+    south: np.ndarray,
     advance: Callable[[], None],
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The region of each cell, and each region's mean seasonal cycle by constraint."""
@@ -159,6 +166,7 @@ def _surveyed(
             None if known is None else known[block.cells],
             codes,
             training[block.cells],
+            south[block.cells],
         )
         for block in blocks
     ]
@@ -206,14 +214,17 @@ def _cycles(surveys: Sequence[Survey]) -> dict[str, np.ndarray]:
     return {name: cycle.mean for name, cycle in together.items()}
 
 
-def _without_cycle(domain: Domain, cycles: Mapping[str, np.ndarray]) -> list[str]:
-    """Constraints and regions in which no training cell is observed, in words."""
+def _without_cycle(
+    domain: Domain, of_cycle: np.ndarray, cycles: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Constraints and regions with a cell that has no cycle, in words."""
     notes = []
     for name, cycle in cycles.items():
+        lacking = np.isnan(cycle[of_cycle]).all(axis=1)
         empty = [
             region
             for region, place in domain.regions.items()
-            if place is not None and np.isnan(cycle[place]).all()
+            if place is not None and lacking[domain.position == place].any()
         ]
         if empty:
             notes.append(
