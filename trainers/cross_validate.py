@@ -21,25 +21,12 @@ CONFIGS = ROOT / "trainers" / "configs"
 
 
 @click.command(context_settings={"max_content_width": 88})
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path),
-    help="YAML file. By default configs/demo.yaml, and with --data configs/h2mv.yaml.",
-)
-@click.option("--data", type=click.Path(path_type=Path), help="Store to train on.")
+@settings.options
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),
     required=True,
     help="Folder of all folds, to make or to continue.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Any field, as training.learning_rate=0.005; may be repeated.",
 )
 @click.option(
     "--fold",

@@ -23,24 +23,11 @@ RUNS = Path("runs")
 
 
 @click.command(context_settings={"max_content_width": 88})
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path),
-    help="YAML file. By default configs/demo.yaml, and with --data configs/h2mv.yaml.",
-)
-@click.option("--data", type=click.Path(path_type=Path), help="Store to train on.")
+@settings.options
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),
     help="Run folder to make. By default runs/ and the time.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Any field, as training.learning_rate=0.005; may be repeated.",
 )
 @click.option(
     "--resume",

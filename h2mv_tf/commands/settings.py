@@ -2,7 +2,34 @@
 
 from pathlib import Path
 
+import click
+
 from h2mv_tf import config, console
+
+OPTIONS = (
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        help="YAML file. By default configs/demo.yaml, and with --data "
+        "configs/h2mv.yaml.",
+    ),
+    click.option("--data", type=click.Path(path_type=Path), help="Store to train on."),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="Any field, as training.learning_rate=0.005; may be repeated.",
+    ),
+)
+
+
+def options(command):
+    """Gives a script the options that `read` takes."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
 
 def read(

@@ -22,12 +22,6 @@ METRICS = (
     "percent_bias",
 )
 IN_UNITS = ("rmse", "ubrmse", "bias")  # of the variable; the others have none, or %
-OF_MEANS = (
-    "kge",
-    "kge_2012",
-    "beta",
-    "percent_bias",
-)  # need a mean that says something
 OF_ONE_PAIR = ("rmse", "bias")
 VARIATION = 1e-9  # of the largest value; series that vary less are constant
 

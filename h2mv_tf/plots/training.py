@@ -13,6 +13,7 @@ from h2mv_tf.plots import looks, maps, style
 
 TRAINING, VALIDATION, TEST = style.BLUE, style.RED, style.YELLOW
 TOTAL = "loss (sum of terms)"
+MANY_DECADES = 200  # span of an axis beyond which 2 and 5 have no room
 
 
 @style.journal
@@ -111,7 +112,9 @@ def _logarithmic(axis: Axes, values: pd.DataFrame | pd.Series) -> None:
     if not (values.to_numpy() > 0).any():  # of a term that is nowhere observed
         return
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_ylim()
+    subs = (1, 2, 5) if high < MANY_DECADES * low else (1,)
+    axis.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter(ticker.NullFormatter())
 
