@@ -32,8 +32,8 @@ class State(NamedTuple):
     soil_moisture: tf.Tensor  # mm
     groundwater: tf.Tensor  # mm
     fapar: tf.Tensor  # 1
-    hidden: tf.Tensor  # of the LSTM
-    carry: tf.Tensor  # of the LSTM
+    lstm_hidden: tf.Tensor
+    lstm_carry: tf.Tensor
 
     @property
     def water(self) -> physics.WaterState:
@@ -257,7 +257,7 @@ def features(forcing, state: State, day: Preparation):
             state.soil_moisture / STATE_SCALES.soil_moisture,
             state.groundwater / STATE_SCALES.groundwater,
             state.fapar,
-            state.hidden,
+            state.lstm_hidden,
         ],
         0,
     )
@@ -285,7 +285,7 @@ def behind_the_gates(
     gates: Gates, forcing, state: State, day: Preparation, outputs: Sequence[str]
 ) -> tuple[tf.Tensor, State]:
     """What a day does once its gates are known; otherwise as `one_day`."""
-    carry = gates.forget * state.carry + gates.input * gates.candidate
+    carry = gates.forget * state.lstm_carry + gates.input * gates.candidate
     hidden = gates.output * tf.tanh(carry)
     coefficients = learned_coefficients(
         day.coefficient_kernel @ hidden + day.coefficient_bias

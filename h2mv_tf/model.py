@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from h2mv_tf import time_loop, variables
-from h2mv_tf.cell import H2MVCell, State, empty_state
+from h2mv_tf.cell import H2MVCell, Preparation, State, empty_state, one_day
 
 LEAK = 0.01  # slope of LeakyReLU in the published model; Keras' default is 0.3
 CAPACITY_OFFSET = 100.0  # starts the soil water capacity near 100 mm
@@ -159,6 +159,36 @@ class H2MV(keras.Model):
             forcing, state, self.cell.prepare(*self.encode(static))
         )
 
+    def step(
+        self,
+        forcing,
+        static,
+        state: State,
+        outputs: Sequence[str] = variables.STEP_OUTPUTS,
+    ) -> tuple[dict[str, tf.Tensor], State]:
+        """Runs the model over one day.
+
+        Args:
+            forcing: (cells, 3).
+            static: (cells, static_size).
+            state: State at the start of the day.
+            outputs: Names of the variables to return.
+
+        Returns:
+            The outputs by name, (cells,) or (), and the state at the end of the day.
+
+        Raises:
+            ValueError: An output is not one of a day.
+        """
+        _refuse_unknown(outputs, variables.STEP_OUTPUTS)
+        day = self.cell.prepare(*self.encode(static))
+        daily = [name for name in outputs if name in variables.DAILY_OUTPUTS]
+        forcing = tf.transpose(tf.cast(forcing, self.compute_dtype))
+        values, state = one_day(forcing, state.transposed(), day, daily)
+        values = {name: values[n] for n, name in enumerate(daily)}
+        values |= self._learned(day)
+        return {name: values[name] for name in outputs}, state.transposed()
+
     def simulate(
         self,
         forcing,
@@ -185,12 +215,7 @@ class H2MV(keras.Model):
         Raises:
             ValueError: An output is not in the registry.
         """
-        unknown = [name for name in outputs if name not in variables.OUTPUTS]
-        if unknown:
-            raise ValueError(
-                f"H2MV has no output '{unknown[0]}'. Expected any of: "
-                f"{', '.join(variables.OUTPUTS)}."
-            )
+        _refuse_unknown(outputs, variables.OUTPUTS)
         day = self.cell.prepare(*self.encode(static))
         daily = [name for name in outputs if name in variables.DAILY_OUTPUTS]
         if "tws_anomaly" in outputs and "tws" not in daily:
@@ -206,9 +231,13 @@ class H2MV(keras.Model):
         if "tws_anomaly" in outputs:
             tws = values["tws"]
             values["tws_anomaly"] = tws - tf.reduce_mean(tws, axis=1, keepdims=True)
-        values["soil_water_capacity"] = day.parameters.soil_water_capacity[0]
-        values |= self.cell.constants()
+        values |= self._learned(day)
         return {name: values[name] for name in outputs}, state
+
+    def _learned(self, day: Preparation) -> dict[str, tf.Tensor]:
+        """What the model has learned of the cells and of the globe."""
+        capacity = day.parameters.soil_water_capacity[0]
+        return {"soil_water_capacity": capacity, **self.cell.constants()}
 
     def call(
         self,
@@ -290,6 +319,14 @@ class H2MV(keras.Model):
         for attribute in path.split("."):
             value = getattr(value, attribute)
         return value
+
+
+def _refuse_unknown(outputs: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in outputs if name not in known]
+    if unknown:
+        raise ValueError(
+            f"H2MV has no output '{unknown[0]}'. Expected any of: {', '.join(known)}."
+        )
 
 
 def leaky_relu(x):

@@ -102,6 +102,11 @@ class RunFolder:
         return self.path / "normalization.json"
 
     @property
+    def domain_file(self) -> Path:
+        """Ranges of the inputs, of the training cells."""
+        return self.path / "domain.json"
+
+    @property
     def split_store(self) -> Path:
         """The role of every cell."""
         return self.path / "split.zarr"

@@ -45,7 +45,7 @@ class Kept(NamedTuple):
     @classmethod
     def of(cls, state: State) -> "Kept":
         """One of the shapes that it has with this state."""
-        return cls(Gates(*[state.hidden] * len(Gates._fields)), state)
+        return cls(Gates(*[state.lstm_hidden] * len(Gates._fields)), state)
 
 
 class Plan(NamedTuple):

@@ -15,6 +15,7 @@ import xarray as xr
 from h2mv_tf import __version__, config
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import Statistics
+from h2mv_tf.domain import Domain
 from h2mv_tf.errors import UserError
 from h2mv_tf.model import H2MV
 from h2mv_tf.run_folder import RunFolder
@@ -32,6 +33,7 @@ class Trained:
         constants: What it has learned of the whole globe, by name.
         attributes: Provenance, as predictions hold it.
         roles: Role of every cell of the training; None where it is not known.
+        domain: What it has seen in its training; None where it is not known.
     """
 
     settings: Mapping
@@ -40,6 +42,7 @@ class Trained:
     constants: Mapping[str, float]
     attributes: Mapping[str, object]
     roles: xr.DataArray | None = None
+    domain: Domain | None = None
 
     @classmethod
     def of(cls, run: RunFolder) -> "Trained":
@@ -62,6 +65,9 @@ class Trained:
             if len(statistics.static) != model.static_size:
                 raise ValueError("model and statistics differ in their static inputs")
             roles = xr.open_zarr(run.split_store, consolidated=False)["role"].load()
+            domain = None
+            if run.domain_file.exists():  # runs before version 0.2 have none
+                domain = Domain.from_dict(run.load_json(run.domain_file))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             version = settings.provenance.version if settings.provenance else "unknown"
             words = (" ".join(str(error).split()) or type(error).__name__)[:200]
@@ -70,7 +76,9 @@ class Trained:
                 f"be read by version {__version__}: {words}. Train it anew, or use the "
                 "version that it is of."
             ) from error
-        return cls._of(model, statistics, settings, roles, run=str(run.path))
+        return cls._of(
+            model, statistics, settings, roles, domain, run=str(run.path)
+        )
 
     @classmethod
     def before_training(cls, attributes: Mapping[str, str]) -> "Trained":
@@ -114,7 +122,8 @@ class Trained:
         model: H2MV,
         statistics: Statistics,
         settings: config.Config,
-        roles: xr.DataArray | None,
+        roles: xr.DataArray | None = None,
+        domain: Domain | None = None,
         **attributes,
     ) -> "Trained":
         constants = model.cell.constants()
@@ -130,6 +139,7 @@ class Trained:
                 "normalization": json.dumps(statistics.to_dict()),
             },
             roles=roles,
+            domain=domain,
         )
 
     @property

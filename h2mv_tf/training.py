@@ -23,6 +23,7 @@ import tensorflow as tf
 from h2mv_tf import distribution, plots
 from h2mv_tf.config import Config
 from h2mv_tf.data import pipeline, splits
+from h2mv_tf.domain import Domain
 from h2mv_tf.errors import UserError
 from h2mv_tf.export import export
 from h2mv_tf.inputs import Inputs
@@ -157,6 +158,8 @@ def _describe(config: Config, run: RunFolder, inputs: Inputs) -> None:
     """Writes what is known of a run before it starts."""
     fold = config.split.fold
     run.save_json(run.normalization_file, inputs.statistics.to_dict())
+    domain = Domain.of(inputs.survey, inputs.split.train)
+    run.save_json(run.domain_file, domain.to_dict())
     run.save_json(run.leakage_file, splits.leakage(inputs.roles, fold))
     splits.save(inputs.roles, run.split_store)
     figure = plots.roles_map(inputs.roles, fold, splits.TEST)

@@ -23,6 +23,8 @@ Kind = Literal[
     "flux",
     "diagnostic",
     "balance",
+    "memory",
+    "domain",
 ]
 
 
@@ -37,7 +39,8 @@ class Variable:
         units: Native units, as CF writes them.
         kind: forcing, coefficient (learned, per cell and day), parameter
             (learned, per cell), constant (learned, global), state, flux,
-            diagnostic, or balance (of a whole simulation, per cell).
+            diagnostic, balance (of a whole simulation, per cell), memory (of the
+            network, per cell), or domain (of the inputs, per cell).
         published: Its name in the published code.
         cmip: Its CMIP name, or several joined by `+` that are added up.
         standard_name: Its CF standard name; None where CF has none.
@@ -479,6 +482,28 @@ _REGISTRY = (
         units="mm",
         kind="balance",
     ),
+    # what the LSTM hands from day to day, beside the states and fapar
+    Variable(
+        name="lstm_hidden",
+        long_name="output of the LSTM",
+        units="1",
+        kind="memory",
+        bounds=(-1.0, 1.0),
+    ),
+    Variable(
+        name="lstm_carry",
+        long_name="cell state of the LSTM",
+        units="1",
+        kind="memory",
+    ),
+    # of the inputs of a simulation
+    Variable(
+        name="out_of_domain",
+        long_name="share of days with an input beyond its range in the training",
+        units="1",
+        kind="domain",
+        bounds=_FRACTION,
+    ),
 )
 
 VARIABLES: Mapping[str, Variable] = MappingProxyType({v.name: v for v in _REGISTRY})
@@ -494,12 +519,16 @@ COEFFICIENTS = names("coefficient")
 STATES = names("state")
 FLUXES = names("flux")
 BALANCE = names("balance")
-OUTPUTS = tuple(v.name for v in _REGISTRY if v.kind not in ("forcing", "balance"))
+DOMAIN = names("domain")
+# What one day hands to the next, in the order of `cell.State`.
+PROGNOSTIC = (*STATES, "fapar", *names("memory"))
+OUTPUTS = names("coefficient", "parameter", "constant", "state", "flux", "diagnostic")
 # The anomaly needs the whole series, so no single day can give it.
+STEP_OUTPUTS = tuple(name for name in OUTPUTS if name != "tws_anomaly")
 DAILY_OUTPUTS = tuple(
     name
-    for name in names("coefficient", "state", "flux", "diagnostic")
-    if name != "tws_anomaly"
+    for name in STEP_OUTPUTS
+    if VARIABLES[name].kind not in ("parameter", "constant")
 )
 # The largest water balance residual that rounding explains [mm d-1].
 CLOSED = 1e-3

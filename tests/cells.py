@@ -23,7 +23,7 @@ def started(cells, units, rng, dtype="float64"):
         soil_moisture=rng.uniform(0, 60, (cells, 1)),
         groundwater=rng.uniform(0, 90, (cells, 1)),
         fapar=rng.random((cells, 1)),
-        hidden=rng.uniform(-1, 1, (cells, units)),
-        carry=rng.uniform(-1, 1, (cells, units)),
+        lstm_hidden=rng.uniform(-1, 1, (cells, units)),
+        lstm_carry=rng.uniform(-1, 1, (cells, units)),
     )
     return State(*(tf.constant(x, dtype) for x in state))

@@ -78,10 +78,10 @@ def test_the_lstm_reads_weather_code_storages_and_vegetation(cell, inputs, rng):
     plain = keras.layers.LSTMCell(UNITS, dtype="float64")
     plain.build(read.shape)
     plain.set_weights([cell.kernel, cell.recurrent_kernel, cell.bias])
-    expected, (_, carry) = plain(read, [start.hidden, start.carry])
+    expected, (_, carry) = plain(read, [start.lstm_hidden, start.lstm_carry])
     new_state = State(*cell(inputs, start)[1])
-    assert_allclose(new_state.hidden, expected, rtol=1e-12, atol=1e-14)
-    assert_allclose(new_state.carry, carry, rtol=1e-12, atol=1e-14)
+    assert_allclose(new_state.lstm_hidden, expected, rtol=1e-12, atol=1e-14)
+    assert_allclose(new_state.lstm_carry, carry, rtol=1e-12, atol=1e-14)
 
 
 def test_the_gates_worked_by_hand():

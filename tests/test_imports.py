@@ -115,6 +115,9 @@ ALLOWED = {
         "data.ingest.report",
         "data.ingest.flow",
     },
+    "domain": {"variables", "data.survey"},
+    "admission": {"variables", "cell", "domain", "model"},
+    "signatures": {"variables", "admission", "cell", "domain", "model"},
     "export": {"variables", "model"},
     "plots.style": {"variables"},
     "plots.looks": {"variables"},
@@ -215,6 +218,7 @@ ALLOWED = {
     "trained": {
         "__init__",
         "config",
+        "domain",
         "errors",
         "model",
         "run_folder",
@@ -361,6 +365,7 @@ ALLOWED = {
     },
     "training": {
         "variables",
+        "domain",
         "errors",
         "config",
         "inputs",
