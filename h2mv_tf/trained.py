@@ -1,28 +1,35 @@
 """A trained model, with what is known of its training."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 import xarray as xr
+import yaml
 
 from h2mv_tf import __version__, config
+from h2mv_tf.card import Card
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import Statistics
-from h2mv_tf.domain import Domain
+from h2mv_tf.domain import Domain, Range
 from h2mv_tf.errors import UserError
 from h2mv_tf.model import H2MV
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.untrained import untrained_model
 
+MEASURED = ("untrained", "test")  # of metrics.json
+WEIGHTS = "weights"  # attribute of a SavedModel
+GRAPH = "saved_model.pb"
 
-@dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True)
 class Trained:
     """A model with what is known of its training.
 
@@ -34,6 +41,7 @@ class Trained:
         attributes: Provenance, as predictions hold it.
         roles: Role of every cell of the training; None where it is not known.
         domain: What it has seen in its training; None where it is not known.
+        metrics: Of the test cells, trained and untrained, where they are known.
     """
 
     settings: Mapping
@@ -43,6 +51,59 @@ class Trained:
     attributes: Mapping[str, object]
     roles: xr.DataArray | None = None
     domain: Domain | None = None
+    metrics: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Trained":
+        """The trained model at a path.
+
+        Args:
+            path: A run folder, a SavedModel of `python -m h2mv_tf export`, or a folder
+                with versions of it, of which the last is taken.
+
+        Raises:
+            UserError: There is no model, or one that this version cannot read.
+        """
+        path = Path(path)
+        if (path / GRAPH).is_file():
+            return cls.of_saved_model(path)
+        if numbers := versions(path):
+            return cls.of_saved_model(path / str(max(numbers)))
+        return cls.of(RunFolder(path))
+
+    @classmethod
+    def of_saved_model(cls, path: Path) -> "Trained":
+        """The trained model that a SavedModel holds.
+
+        Raises:
+            UserError: It is none of this package, or damaged.
+        """
+        card = Card.read(path)
+        settings = config.parse(yaml.safe_dump(card.configuration))
+        try:
+            reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+            model = H2MV.from_config(card.settings)
+            model.set_weights(
+                [
+                    reader.get_tensor(f"{WEIGHTS}/{n}/.ATTRIBUTES/VARIABLE_VALUE")
+                    for n in range(len(model.weights))
+                ]
+            )
+            statistics = Statistics.from_dict(card.normalization)
+        except (tf.errors.OpError, ValueError, TypeError, KeyError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"The weights of SavedModel '{path}' cannot be read: {words}. Copy it "
+                "again, or export it anew."
+            ) from error
+        return cls._of(
+            model,
+            statistics,
+            settings,
+            domain=_domain_of(card),
+            metrics=card.metrics,
+            run=str(path),
+        )
 
     @classmethod
     def of(cls, run: RunFolder) -> "Trained":
@@ -76,8 +137,15 @@ class Trained:
                 f"be read by version {__version__}: {words}. Train it anew, or use the "
                 "version that it is of."
             ) from error
+        metrics = run.load_json(run.metrics_file)
         return cls._of(
-            model, statistics, settings, roles, domain, run=str(run.path)
+            model,
+            statistics,
+            settings,
+            roles,
+            domain,
+            {part: metrics[part] for part in MEASURED if part in metrics},
+            run=str(run.path),
         )
 
     @classmethod
@@ -124,6 +192,7 @@ class Trained:
         settings: config.Config,
         roles: xr.DataArray | None = None,
         domain: Domain | None = None,
+        metrics: Mapping[str, object] | None = None,
         **attributes,
     ) -> "Trained":
         constants = model.cell.constants()
@@ -140,7 +209,19 @@ class Trained:
             },
             roles=roles,
             domain=domain,
+            metrics=metrics or {},
         )
+
+    def model(self) -> H2MV:
+        """The model."""
+        model = H2MV.from_config(dict(self.settings))
+        model.set_weights(self.weights)
+        return model
+
+    @property
+    def statistics(self) -> Statistics:
+        """Moments of its inputs and of what it was trained against."""
+        return Statistics.from_dict(json.loads(self.attributes["normalization"]))
 
     @property
     def digest(self) -> str:
@@ -194,6 +275,25 @@ class Trained:
         return roles.where(store.land, 0).assign_attrs(
             self.roles.attrs if self.roles is not None else {}
         )
+
+
+def versions(folder: Path) -> list[int]:
+    """Numbers of the versions of a SavedModel that a folder has."""
+    found = folder.glob(f"*/{GRAPH}")
+    return [int(file.parent.name) for file in found if file.parent.name.isdecimal()]
+
+
+def _domain_of(card: Card) -> Domain | None:
+    """What a model has seen in its training, where its card knows it."""
+    if card.training.period is None:
+        return None
+    return Domain(
+        forcing={v.name: Range(v.low, v.high) for v in card.forcing},
+        static={v.name: Range(v.low, v.high) for v in card.static},
+        units={v.name: v.units for v in card.static if v.units},
+        period=card.training.period,
+        cells=card.training.cells,
+    )
 
 
 def _by_place(data: xr.DataArray) -> pd.Series:

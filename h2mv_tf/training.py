@@ -32,6 +32,7 @@ from h2mv_tf.model import H2MV
 from h2mv_tf.objective import Constraint, Objective
 from h2mv_tf.run_folder import Progress, RunFolder
 from h2mv_tf.steps import Totals, Trainer
+from h2mv_tf.trained import Trained
 from h2mv_tf.untrained import untrained_model
 from h2mv_tf.variables import CLOSED, VARIABLES
 
@@ -243,11 +244,11 @@ def _fit(
     }
     run.save_json(run.metrics_file, metrics)
     # Free of the devices that it was trained on.
-    trained = H2MV.from_config(model.get_config())
-    trained.set_weights(model.get_weights())
-    trained.save(run.model_file)
+    free = H2MV.from_config(model.get_config())
+    free.set_weights(model.get_weights())
+    free.save(run.model_file)
     shutil.rmtree(run.saved_model, ignore_errors=True)
-    export(trained, run.saved_model)
+    export(Trained.of(run), run.saved_model)
     plots.loss_curves(run.load_history()).savefig(
         run.figures / "loss_curves.png", dpi=200
     )
