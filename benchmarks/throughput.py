@@ -1,6 +1,7 @@
 """How fast a training step and a simulation are: the tables of docs/performance.md.
 
 python benchmarks/throughput.py
+python benchmarks/throughput.py --variants saved_model
 python benchmarks/throughput.py --days 5844 --variants fast,fast_mirrored --json
 """
 
@@ -8,6 +9,7 @@ import gc
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,12 +28,16 @@ startup.import_tensorflow()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from h2mv_tf import distribution  # noqa: E402
+from h2mv_tf import config, distribution  # noqa: E402
 from h2mv_tf.cell import State  # noqa: E402
+from h2mv_tf.data.survey import Moments, Statistics  # noqa: E402
+from h2mv_tf.export import export  # noqa: E402
 from h2mv_tf.model import H2MV, Normalization  # noqa: E402
 from h2mv_tf.objective import Constraint, Objective  # noqa: E402
+from h2mv_tf.signatures import FINAL, INITIAL, XLA  # noqa: E402
 from h2mv_tf.steps import Trainer  # noqa: E402
-from h2mv_tf.variables import CONSTRAINTS, VARIABLES  # noqa: E402
+from h2mv_tf.trained import Trained  # noqa: E402
+from h2mv_tf.variables import CONSTRAINTS, FORCING, PROGNOSTIC, VARIABLES  # noqa: E402
 
 # Memory of the process before it computes; what a variant takes comes on top.
 PROCESS = psutil.Process().memory_info().rss
@@ -41,6 +47,7 @@ PASSES = {"train": 4, "simulate": 2}  # spin-up, forward, and two for the way ba
 STATIC = 30
 PRODUCTS = ((107, 400), (400, 107), (512, 512), (1024, 1024))  # features to outputs
 VARIANTS = ("keras_rnn", "fast", "fast_mirrored")
+SAVED_MODEL = "saved_model"  # simulations alone, in a table of their own
 
 
 class PlainH2MV(H2MV):
@@ -73,7 +80,9 @@ class PlainH2MV(H2MV):
 @click.command(context_settings={"max_content_width": 88})
 @click.option("--cells", default=256, show_default=True, help="Cells of a batch.")
 @click.option("--days", default=730, show_default=True, help="Days of a record.")
-@click.option("--variants", default=",".join(VARIANTS), show_default=True)
+@click.option(
+    "--variants", default=",".join((*VARIANTS, SAVED_MODEL)), show_default=True
+)
 @click.option("--steps", default=7, show_default=True, help="Timed, after warm-up.")
 @click.option("--memory", type=int, help="training.memory [MB].")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
@@ -87,9 +96,9 @@ def main(
 ) -> None:
     """Times each variant on random weather, and the processor's matrix product."""
     chosen = variants.split(",")
-    if unknown := set(chosen) - set(VARIANTS):
+    if unknown := set(chosen) - {*VARIANTS, SAVED_MODEL}:
         raise click.BadParameter(
-            f"{', '.join(unknown)}. Expected: {', '.join(VARIANTS)}.",
+            f"{', '.join(unknown)}. Expected: {', '.join((*VARIANTS, SAVED_MODEL))}.",
             param_hint="--variants",
         )
     # Makes the logical devices, which has to come first.
@@ -105,12 +114,33 @@ def main(
             memory,
         )
         for variant in chosen
+        if variant != SAVED_MODEL
     }
     for row in found.values():
         for what, passes in PASSES.items():
             flops = row[f"{what}_kcd_s"] * 1e3 * passes * FLOPS
             row[f"{what}_share"] = round(flops / gflops / 1e9, 3)
-    devices = mirrored.num_replicas_in_sync
+    if found:
+        _print(found, cells, days, mirrored.num_replicas_in_sync, gflops)
+    served = _served(batch, steps) if SAVED_MODEL in chosen else {}
+    if served:
+        console.table(
+            f"Simulations from a given state, all outputs, {cells} cells, {days} days; "
+            f"loading takes {served.pop('load_s'):.1f} s",
+            ("where", "simulate [1000 cell-days/s]", "share of in process"),
+            [
+                (name, f"{speed:.0f}", f"{speed / served['in process']:.2f}")
+                for name, speed in served.items()
+            ],
+        )
+    if as_json:
+        result = {"matmul_gflops": round(gflops, 1), "variants": found, **served}
+        print(json.dumps(result))  # noqa: T201
+
+
+def _print(
+    found: dict[str, dict], cells: int, days: int, devices: int, gflops: float
+) -> None:
     console.table(
         f"{cells} cells, {days} days; fast_mirrored on {devices} devices; matrix "
         f"product {gflops:.0f} GFLOP/s",
@@ -134,9 +164,6 @@ def main(
             for variant, row in found.items()
         ],
     )
-    if as_json:
-        result = {"matmul_gflops": round(gflops, 1), "variants": found}
-        print(json.dumps(result))  # noqa: T201
 
 
 def _product_speed() -> float:
@@ -215,6 +242,48 @@ def _measured(
         "peak_memory_mb": round((PROCESS + peak) / 1e6),
         "compile_s": round(compiled - statistics.median(train), 1),
     }
+
+
+def _served(batch: dict, steps: int) -> dict[str, float]:
+    """Speeds of a simulation in process and through a SavedModel, and its loading."""
+    one = Moments(0.0, 1.0)
+    statistics_ = Statistics(
+        dict.fromkeys(FORCING, Moments(80.0, 60.0)),
+        {f"static_{n}": one for n in range(STATIC)},
+        dict.fromkeys(CONSTRAINTS, one),
+    )
+    trained = Trained.untrained(config.load(), statistics_)
+    model = trained.model()
+    with tempfile.TemporaryDirectory() as folder:
+        export(trained, Path(folder) / "1")
+        begin = time.perf_counter()
+        loaded = tf.saved_model.load(f"{folder}/1")
+        load = time.perf_counter() - begin
+    given = {name: batch[name] for name in ("forcing", "static")}
+    spun = loaded.signatures["spin_up"](**given, cycles=tf.constant(1))
+    state = {name: spun[FINAL + name] for name in PROGNOSTIC}
+    named = {INITIAL + name: values for name, values in state.items()}
+
+    @tf.function(jit_compile=True, autograph=False)
+    def in_process(forcing, static, state):
+        return model.simulate(forcing, static, state)
+
+    columns = State(*(x[:, None] if x.ndim == 1 else x for x in state.values()))
+    ways = {
+        "in process": lambda: in_process(**given, state=columns),
+        XLA: lambda: loaded.signatures[XLA](**given, **named),
+        "simulate": lambda: loaded.signatures["simulate"](**given, **named),
+    }
+    times = {name: [] for name in ways}
+    for n in range(steps + 2):  # in turns, as the machine may be shared
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            _wait(way())
+            if n >= 2:
+                times[name].append(time.perf_counter() - begin)
+    cell_days = np.prod(batch["forcing"].shape[:2])
+    speeds = {n: cell_days / statistics.median(t) / 1e3 for n, t in times.items()}
+    return speeds | {"load_s": load}
 
 
 def _times(what: Callable, count: int) -> list[float]:

@@ -131,6 +131,7 @@ class Card(Part):
     Attributes:
         format: Of the card.
         title: What it is.
+        path: Where it was exported to.
         created: When it was exported.
         licence: Of the weights.
         citation: What to cite.
@@ -150,6 +151,7 @@ class Card(Part):
 
     format: int = FORMAT
     title: str = "H2MV: hybrid model of the land water cycle"
+    path: str
     created: str
     licence: str
     citation: str = CITATION
@@ -204,7 +206,7 @@ class Card(Part):
     def client(self) -> str:
         """Ten lines of Python that run the model."""
         dtype = self.signatures["serving_default"].inputs["forcing"].dtype
-        return CLIENT.format(path="saved_models/NAME/1", dtype=dtype)
+        return CLIENT.format(path=self.path, dtype=dtype)
 
     def page(self) -> str:
         """The card for people, in Markdown."""

@@ -55,7 +55,7 @@ def export(trained: Trained, path: str | Path, *, licence: str = LICENCE) -> Car
         root.model_card = tf.saved_model.Asset(str(empty))
         root.serve = _of_dictionary(functions[DEFAULT])
         tf.saved_model.save(root, str(folder), signatures=functions)
-        described = _card(trained, _signatures(folder), licence)
+        described = _card(trained, path, _signatures(folder), licence)
         described.write(folder / card.ASSETS)
         warm_up.write(folder, path.parent.name, _requests(described))
     return described
@@ -105,7 +105,7 @@ def _tensor(info: meta_graph_pb2.TensorInfo) -> Tensor:
 
 
 def _card(
-    trained: Trained, signatures: Mapping[str, Signature], licence: str
+    trained: Trained, path: Path, signatures: Mapping[str, Signature], licence: str
 ) -> Card:
     configuration = yaml.safe_load(trained.attributes["configuration"])
     statistics, domain = trained.statistics, trained.domain
@@ -114,6 +114,7 @@ def _card(
     if commit := git_commit():
         versions["commit"] = commit
     return Card(
+        path=path.as_posix(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         licence=licence,
         versions=versions | {name: metadata.version(name) for name in SOFTWARE},

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from h2mv_tf import physics, variables
+from h2mv_tf.cell import State
 from h2mv_tf.variables import VARIABLES, Variable, find, names
 
 VOCABULARIES = ("name", "group", "cmip", "published")
@@ -29,6 +30,10 @@ def test_the_records_of_the_physics_are_the_registry_in_its_order(record, kinds)
     assert record._fields == names(*kinds)
 
 
+def test_a_state_of_the_cell_is_the_prognostic_variables_in_their_order():
+    assert State._fields == variables.PROGNOSTIC
+
+
 def test_the_diagnostics_of_a_day_are_those_of_the_registry_but_the_anomaly():
     daily = [name for name in names("diagnostic") if name != "tws_anomaly"]
     assert list(physics.Diagnostics._fields) == daily
@@ -44,8 +49,8 @@ def test_every_variable_stands_under_its_own_name():
     assert all(name == variable.name for name, variable in VARIABLES.items())
 
 
-def test_the_model_returns_all_but_the_forcing_and_the_balance_of_a_simulation():
-    others = {*variables.FORCING, *variables.BALANCE}
+def test_the_model_returns_all_but_what_goes_in_and_what_is_of_a_whole_simulation():
+    others = set(names("forcing", "balance", "memory", "domain"))
     assert set(variables.OUTPUTS) == set(VARIABLES) - others
     assert len(set(variables.OUTPUTS)) == len(variables.OUTPUTS)
 
@@ -54,6 +59,8 @@ def test_a_daily_output_is_neither_a_parameter_nor_needs_the_series():
     rest = set(variables.OUTPUTS) - set(variables.DAILY_OUTPUTS)
     assert rest == {*names("parameter", "constant"), "tws_anomaly"}
     assert len(set(variables.DAILY_OUTPUTS)) == len(variables.DAILY_OUTPUTS)
+    step = set(variables.OUTPUTS) - set(variables.STEP_OUTPUTS)
+    assert step == {"tws_anomaly"}
 
 
 @pytest.mark.parametrize("name", VARIABLES)
