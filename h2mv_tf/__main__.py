@@ -12,6 +12,7 @@ VERBS = {
     "check-data": "What is wrong with a store, and what training on it needs.",
     "synthesize": "A synthetic world: weather, observations and the truth.",
     "predict": "Every variable of a trained model, on the grid of a store.",
+    "import-reference": "Weights of the published PyTorch code become a run folder.",
     "export": "A trained model as a SavedModel, which needs TensorFlow alone.",
     "evaluate": "Predictions against observations, and the truth where it is known.",
     "equifinality": "What the folds of a cross-validation disagree about, and how.",

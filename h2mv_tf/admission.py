@@ -5,12 +5,14 @@ it brings its inputs to the nearest value that the physics can work with, and te
 how many days lie beyond what it was trained on. What is plausible stays as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from h2mv_tf.cell import State
-from h2mv_tf.domain import Domain, Range
+from h2mv_tf.domain import Domain
 from h2mv_tf.model import H2MV
 from h2mv_tf.variables import FORCING, PROGNOSTIC, VARIABLES
 
@@ -42,40 +44,55 @@ def admitted(model: H2MV, forcing, static, state: State | None = None):
     static = _within(static, mean - reach, mean + reach)
     if state is not None:
         state = State(
-            *(_within(x, *_limits(name)) for name, x in zip(PROGNOSTIC, state))
+            *(
+                _within(x, *_limits(name))
+                for name, x in zip(PROGNOSTIC, state, strict=True)
+            )
         )
     return _within(forcing, low, high), static, state
 
 
-def out_of_domain(forcing, static, domain: Domain | None):
-    """Share of the days of each cell with an input beyond the domain (cells,).
+class Ranges(NamedTuple):
+    """Least and largest values of the inputs, which may come with each call."""
+
+    forcing: tf.Tensor  # (2, 3)
+    static: tf.Tensor  # (2, static inputs)
+
+    @classmethod
+    def of(cls, domain: Domain | None, static_size: int, dtype: str) -> "Ranges":
+        """The ranges of a training, or what is plausible where they are not known.
+
+        Args:
+            domain: Of the training, if it is known.
+            static_size: Number of static inputs.
+            dtype: Of the inputs.
+        """
+        if domain is None:
+            forcing = [VARIABLES[name].bounds for name in FORCING]
+            static = [(-np.inf, np.inf)] * static_size
+        else:
+            forcing = [domain.forcing[name] for name in FORCING]
+            static = list(domain.static.values())
+        return cls(*(np.array(pairs, dtype).T for pairs in (forcing, static)))
+
+
+def out_of_domain(forcing, static, ranges: Ranges):
+    """Share of the days of each cell with an input beyond its range (cells,).
 
     Args:
         forcing: (cells, days, 3) or (cells, 3), as it was given.
         static: (cells, static inputs).
-        domain: Of the training; where it is not known, what is plausible.
+        ranges: Of the inputs.
     """
-    ranges = (
-        (domain.forcing, domain.static)
-        if domain is not None
-        else ({name: Range(*VARIABLES[name].bounds) for name in FORCING}, {})
-    )
-    days, cell = (
-        _beyond(values, part) for values, part in zip((forcing, static), ranges)
-    )
+    days, cell = _beyond(forcing, ranges.forcing), _beyond(static, ranges.static)
     if days.shape.rank == 1:
         days = days[:, None]
     return tf.reduce_mean(tf.cast(days | cell[:, None], forcing.dtype), axis=1)
 
 
-def _beyond(values, ranges: Mapping[str, Range]):
-    """Whether any of the inputs lies beyond its range, or is not a number."""
-    if not ranges:
-        return tf.zeros(tf.shape(values)[:-1], bool)
-    low, high = (
-        tf.constant([r[n] for r in ranges.values()], values.dtype) for n in (0, 1)
-    )
-    return ~tf.reduce_all((values >= low) & (values <= high), axis=-1)
+def _beyond(values, limits: Sequence):
+    """Whether any of the inputs lies beyond its limits, or is not a number."""
+    return ~tf.reduce_all((values >= limits[0]) & (values <= limits[1]), axis=-1)
 
 
 def _within(values, low, high):

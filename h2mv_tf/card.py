@@ -115,14 +115,14 @@ class Training(Part):
         constraints: That it was trained against.
         period: First and last day; None where they are not known.
         cells: Number of training cells; None where it is not known.
-        fold: Of the split.
+        fold: Of the split; None where the cells are not known.
     """
 
     data: str
     constraints: tuple[str, ...]
     period: tuple[str, str] | None = None
     cells: int | None = None
-    fold: int
+    fold: int | None = None
 
 
 class Card(Part):

@@ -20,6 +20,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from h2mv_tf import variables
 from h2mv_tf.errors import UserError
 
+UNKNOWN = Path("unknown")  # data.store of weights that were imported without one
+
 
 class Section(pydantic.BaseModel):
     """Part of the configuration."""

@@ -1,7 +1,7 @@
 """Domain: the ranges of the inputs that a model has seen in its training.
 
-    domain = Domain.of(survey, split.train)
-    domain.forcing["air_temperature"].high
+domain = Domain.of(survey, split.train)
+domain.forcing["air_temperature"].high
 """
 
 from collections.abc import Mapping

@@ -19,7 +19,10 @@ from h2mv_tf.predictions import AREA, QUANTILE, ROLE, SERIES, SPREAD
 from h2mv_tf.variables import BALANCE, VARIABLES
 
 QUANTILES = (0.05, 0.5, 0.95)
-OF_ONE_MODEL = ("fold", "run", "history")  # attributes
+OF_ONE_MODEL = (  # attributes
+    *("fold", "run", "history"),
+    *("cells_out_of_domain", "share_out_of_domain", "domain"),
+)
 
 
 def combine(

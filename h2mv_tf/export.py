@@ -143,7 +143,7 @@ def _card(
             constraints=constraints,
             period=domain and domain.period,
             cells=domain and domain.cells,
-            fold=configuration["split"]["fold"],
+            fold=domain and configuration["split"]["fold"],
         ),
         metrics=dict(trained.metrics),
         settings=dict(trained.settings),

@@ -13,6 +13,7 @@ from h2mv_tf.cell import H2MVCell, Preparation, State, empty_state, one_day
 LEAK = 0.01  # slope of LeakyReLU in the published model; Keras' default is 0.3
 CAPACITY_OFFSET = 100.0  # starts the soil water capacity near 100 mm
 LEAST_CAPACITY = 1.0  # mm
+LARGE = 80.0  # from here on softplus(x) is x, in double precision too
 
 
 class Normalization(NamedTuple):
@@ -138,7 +139,7 @@ class H2MV(keras.Model):
         hidden = leaky_relu(self.hidden_layer(standardised))
         code = leaky_relu(self.code_layer(hidden))
         raw = self.capacity_layer(code)
-        return code, tf.nn.softplus(raw + CAPACITY_OFFSET) + LEAST_CAPACITY
+        return code, softplus(raw + CAPACITY_OFFSET) + LEAST_CAPACITY
 
     def empty_state(self, cells) -> State:
         """Empty stores, for a number of cells."""
@@ -268,7 +269,7 @@ class H2MV(keras.Model):
     def from_reference(
         cls,
         weights: Mapping[str, np.ndarray],
-        normalization: Normalization,
+        normalization: Normalization | None = None,
         *,
         dtype: str = "float64",
     ) -> "H2MV":
@@ -278,7 +279,7 @@ class H2MV(keras.Model):
             weights: Arrays under their PyTorch names: linear layers are
                 (out, in), the gates are stacked i, f, g, o, and the LSTM has two
                 bias vectors, which are added up.
-            normalization: Of the inputs.
+            normalization: Of the inputs; may be set later.
             dtype: Precision of the model.
 
         Raises:
@@ -292,6 +293,12 @@ class H2MV(keras.Model):
                 f"Missing: {', '.join(sorted(missing)) or 'none'}. "
                 f"Unknown: {', '.join(sorted(unknown)) or 'none'}."
             )
+        for name in (n for n in REFERENCE_WEIGHTS if ".weight" in n):
+            if np.ndim(weights[name]) != 2:
+                shape = np.shape(weights[name])
+                raise ValueError(
+                    f"Weight {name} has shape {shape}; expected two dimensions."
+                )
         encoder_units, static_size = np.shape(weights["fc_static.fc1.weight"])
         model = cls(
             static_size,
@@ -302,15 +309,20 @@ class H2MV(keras.Model):
         )
         totals: dict[str, np.ndarray] = {}
         for name, path in REFERENCE_WEIGHTS.items():
+            shape, expected = (
+                np.shape(weights[name]),
+                model.reference_weight(path).shape,
+            )
+            if shape != tuple(expected[::-1]):
+                raise ValueError(
+                    f"Weight {name} of {path} has shape {shape}; expected "
+                    f"{tuple(expected[::-1])}."
+                )
             totals[path] = totals.get(path, 0) + np.asarray(weights[name]).T
         for path, value in totals.items():
-            variable = model.reference_weight(path)
-            if variable.shape != value.shape:
-                raise ValueError(
-                    f"Weight {path} has shape {value.shape}; expected {variable.shape}."
-                )
-            variable.assign(value)
-        model.set_normalization(normalization)
+            model.reference_weight(path).assign(value)
+        if normalization is not None:
+            model.set_normalization(normalization)
         return model
 
     def reference_weight(self, path: str) -> keras.Variable:
@@ -335,6 +347,14 @@ def leaky_relu(x):
     TensorFlow's own takes its slope in single precision: 2e-8 off in float64.
     """
     return tf.maximum(x, LEAK * x)
+
+
+def softplus(x):
+    """TensorFlow's own, to the last digit.
+
+    LiteRT takes the exponential of x, which overflows near 88: below the capacity.
+    """
+    return tf.where(x > LARGE, x, tf.nn.softplus(tf.minimum(x, LARGE)))
 
 
 # PyTorch name in the published model -> where the weight lives here. Ours are

@@ -21,7 +21,14 @@ from h2mv_tf.data.store import Store
 from h2mv_tf.data.units import converted
 from h2mv_tf.data.writing import Writer
 from h2mv_tf.errors import UserError
-from h2mv_tf.variables import BALANCE, DAILY_OUTPUTS, OUTPUTS, VARIABLES, Variable
+from h2mv_tf.variables import (
+    BALANCE,
+    DAILY_OUTPUTS,
+    DOMAIN,
+    OUTPUTS,
+    VARIABLES,
+    Variable,
+)
 
 # Of a run folder, and of a cross-validation.
 FILE, ENSEMBLE = "predictions.zarr", "ensemble.zarr"
@@ -29,7 +36,8 @@ FILE, ENSEMBLE = "predictions.zarr", "ensemble.zarr"
 Profile = Literal["native", "cf"]
 
 CF_UNITS = {"mm": "kg m-2", "mm d-1": "kg m-2 s-1"}
-ALWAYS = ("water_balance_residual", *BALANCE)
+HELD = (*OUTPUTS, *BALANCE, *DOMAIN)
+ALWAYS = ("water_balance_residual", *BALANCE, *DOMAIN)
 SERIES = (*DAILY_OUTPUTS, "tws_anomaly")
 # States are those at the end of the day, all others means over it.
 AT_THE_END = ("swe", "soil_moisture", "groundwater", "tws", "tws_anomaly")
@@ -74,23 +82,8 @@ def load(path: str | Path) -> xr.Dataset:
     Raises:
         UserError: There are no predictions at this path.
     """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(
-            f"There are no predictions at '{path}'. Make them with: python -m h2mv_tf "
-            "predict RUN --data STORE --to OUT.zarr"
-        )
-    try:
-        if path.is_dir():
-            dataset = xr.open_zarr(path, consolidated=False)
-        else:
-            dataset = xr.open_dataset(path, chunks={})
-    except (OSError, ValueError, KeyError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"'{path}' cannot be read as predictions: {words}. Expected a Zarr store "
-            "or a NetCDF file that `python -m h2mv_tf predict` wrote."
-        ) from error
+    command = "python -m h2mv_tf predict RUN --data STORE --to OUT.zarr"
+    dataset = opened(Path(path), "predictions", command)
     profile = dataset.attrs.get(MARK)
     described = {AREA, ROLE, BOUNDS} <= set(dataset.variables)
     if profile not in get_args(Profile) or not described:
@@ -110,6 +103,31 @@ def load(path: str | Path) -> xr.Dataset:
         {AREA: dataset[AREA].load(), ROLE: dataset[ROLE].load()},
         dataset.attrs,
     )
+
+
+def opened(path: Path, what: str, command: str) -> xr.Dataset:
+    """A data set in a Zarr store or NetCDF file, read when it is asked for.
+
+    Args:
+        path: Where it is.
+        what: What it should be, for messages.
+        command: What makes it.
+
+    Raises:
+        UserError: There is none, or it cannot be read.
+    """
+    if not path.exists():
+        raise UserError(f"There are no {what} at '{path}'. Make them with: {command}")
+    try:
+        if path.is_dir():
+            return xr.open_zarr(path, consolidated=False)
+        return xr.open_dataset(path, chunks={})
+    except (OSError, ValueError, KeyError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"'{path}' cannot be read as {what}: {words}. Expected a Zarr store or a "
+            f"NetCDF file. Make it with: {command}"
+        ) from error
 
 
 def of_folds(folder: Path) -> dict[str, Path]:
@@ -353,7 +371,7 @@ def _empty(dims, land, time, attributes, quantiles=()) -> xr.DataArray:
 
 
 def _registered(stored: str, profile: Profile) -> str:
-    for name in (*OUTPUTS, *BALANCE):
+    for name in HELD:
         if stored_name(name, profile) == stored:
             return name
     raise UserError(

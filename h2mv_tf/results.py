@@ -113,11 +113,11 @@ def predicted(run: RunFolder, *, bars: Bars = silent, **options) -> Path:
         return path
     model = Trained.of(run)
     with bars("simulating") as progress:
-        balance = inference.predict(
+        outcome = inference.predict(
             model, model.open_store(), path, progress=progress, **options
         )
-    run.note_balance(path, balance._asdict())
-    logger.info("%s: water balance within %.1e mm d-1.", path, balance.largest_residual)
+    run.note_predictions(path, outcome._asdict())
+    outcome.tell(path)
     return path
 
 

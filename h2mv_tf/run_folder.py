@@ -232,23 +232,16 @@ class RunFolder:
             package.removeHandler(handler)
             handler.close()
 
-    def note_balance(self, predictions: Path, balance: Mapping) -> None:
-        """Notes in the metrics how well the water balance of predictions closes.
+    def note_predictions(self, predictions: Path, outcome: Mapping) -> None:
+        """Notes in the metrics what predictions come to.
 
         Args:
             predictions: Where they are.
-            balance: Plain numbers.
+            outcome: Plain numbers and words.
         """
         metrics = self.load_json(self.metrics_file)
-        noted = {**metrics.get("predictions", {}), str(predictions): dict(balance)}
+        noted = {**metrics.get("predictions", {}), str(predictions): dict(outcome)}
         self.save_json(self.metrics_file, {**metrics, "predictions": noted})
-        logger.info(
-            "%s: water balance within %.1e mm d-1, and %.1e mm over %d days.",
-            predictions,
-            balance["largest_residual"],
-            balance["largest_closure"],
-            balance["days"],
-        )
 
     def save_best(self, model: "keras.Model") -> None:
         """Keeps the weights as the best so far."""

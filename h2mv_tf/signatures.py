@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from h2mv_tf.admission import admitted, out_of_domain
+from h2mv_tf.admission import Ranges, admitted, out_of_domain
 from h2mv_tf.cell import State
 from h2mv_tf.domain import Domain
 from h2mv_tf.model import H2MV
@@ -65,8 +65,9 @@ class _Asked:
     """The model behind the signatures."""
 
     def __init__(self, model: H2MV, domain: Domain | None):
-        self.model, self.domain = model, domain
         dtype, units = model.compute_dtype, model.lstm_units
+        self.model = model
+        self.ranges = Ranges.of(domain, model.static_size, dtype)
 
         def specs(**shapes):
             return {n: tf.TensorSpec(s, dtype, n) for n, s in shapes.items()}
@@ -118,7 +119,7 @@ class _Asked:
         return _parted(state) | drift | self._about(forcing, static)
 
     def _about(self, forcing, static):
-        return {DOMAIN[0]: out_of_domain(forcing, static, self.domain)}
+        return {DOMAIN[0]: out_of_domain(forcing, static, self.ranges)}
 
 
 def _named(run: Callable, specs: Mapping[str, tf.TensorSpec], *, jit_compile=False):

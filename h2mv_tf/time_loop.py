@@ -105,7 +105,7 @@ def simulate(
         forcing: (cells, days, 3) in physical units.
         state: State at the start of the first day.
         day: What `H2MVCell.prepare` gave.
-        outputs: Names of the daily variables to return; none to spin up.
+        outputs: Names of the daily variables to return.
         memory: Bytes that the days may keep for the loop's own gradient. None leaves
             the gradient to TensorFlow, which is right where none is wanted; so does
             a number of days or cells that is not known yet.
@@ -122,13 +122,18 @@ def simulate(
         loop = Loop(_series(by_day, days), day, outputs)
         state, written, _ = loop.out(state, (0, days), written)
         written = written.stack()
+        written.set_shape((by_day.shape[0], len(outputs), by_day.shape[2]))
     return tf.transpose(written, [1, 2, 0]), state.transposed()
 
 
 def spin_up(forcing, state: State, day: Preparation) -> State:
     """The state after one pass over the days of a series, without gradient."""
-    tensors = tf.nest.map_structure(tf.stop_gradient, (forcing, state, day))
-    return simulate(*tensors, outputs=())[1]
+    forcing, state, day = tf.nest.map_structure(tf.stop_gradient, (forcing, state, day))
+    by_day = tf.transpose(forcing, [1, 2, 0])
+    days = by_day.shape[0] or tf.shape(by_day)[0]
+    loop = Loop(_series(by_day, days), day, outputs=())
+    state, *_ = loop.out(state.transposed(), (0, days))
+    return state.transposed()
 
 
 class Loop(NamedTuple):
@@ -374,4 +379,13 @@ def _series(by_day, days) -> tf.TensorArray:
 
 def _room(days, rows: int, like) -> tf.TensorArray:
     """Room for a number of days, each (rows, cells)."""
-    return tf.TensorArray(like.dtype, size=days, element_shape=(rows, like.shape[2]))
+    cells = like.shape[2]
+    if cells is not None:
+        return tf.TensorArray(like.dtype, size=days, element_shape=(rows, cells))
+    # TensorArray would say -1 cells, of which LiteRT cannot make room.
+    room = tf.raw_ops.TensorListReserve(
+        element_shape=[rows, tf.shape(like)[2]],
+        num_elements=days,
+        element_dtype=like.dtype,
+    )
+    return tf.TensorArray(like.dtype, flow=room)

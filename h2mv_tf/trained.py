@@ -125,9 +125,11 @@ class Trained:
             statistics = Statistics.from_dict(run.load_json(run.normalization_file))
             if len(statistics.static) != model.static_size:
                 raise ValueError("model and statistics differ in their static inputs")
-            roles = xr.open_zarr(run.split_store, consolidated=False)["role"].load()
-            domain = None
-            if run.domain_file.exists():  # runs before version 0.2 have none
+            roles = domain = None
+            if run.split_store.exists():  # of imported weights they may be unknown
+                split = xr.open_zarr(run.split_store, consolidated=False)
+                roles = split["role"].load()
+            if run.domain_file.exists():  # older runs have none
                 domain = Domain.from_dict(run.load_json(run.domain_file))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             version = settings.provenance.version if settings.provenance else "unknown"
@@ -241,7 +243,13 @@ class Trained:
             UserError: It cannot be opened.
         """
         data = config.parse(self.attributes["configuration"]).data
-        return Store.open(path or data.store, data.groups)
+        path = path or data.store
+        if path == config.UNKNOWN:
+            raise UserError(
+                "It is not known which store the model was trained on. Name the one to "
+                "simulate with --data."
+            )
+        return Store.open(path, data.groups)
 
     def require(self, store: Store) -> None:
         """Raises a UserError where the store's static inputs are not the model's."""

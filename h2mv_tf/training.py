@@ -22,8 +22,8 @@ import tensorflow as tf
 
 from h2mv_tf import distribution, plots
 from h2mv_tf.config import Config
-from h2mv_tf.data import pipeline, splits
-from h2mv_tf.domain import Domain
+from h2mv_tf.data import pipeline
+from h2mv_tf.description import describe
 from h2mv_tf.errors import UserError
 from h2mv_tf.export import export
 from h2mv_tf.inputs import Inputs
@@ -89,7 +89,9 @@ def fit(
         if not resume:
             run.create()
             run.save_config(config)
-            _describe(config, run, task.inputs)
+            inputs = task.inputs
+            run.save_json(run.normalization_file, inputs.statistics.to_dict())
+            describe(run, inputs.survey, inputs.roles, config.split.fold)
         stack.enter_context(run.logged())
         board = keras.callbacks.TensorBoard(
             str(run.logs), write_graph=False, profile_batch=PROFILED if profile else 0
@@ -153,18 +155,6 @@ def prepare(config: Config) -> Task:
         validation=stream(inputs.split.validation),
         test=stream(inputs.split.test),
     )
-
-
-def _describe(config: Config, run: RunFolder, inputs: Inputs) -> None:
-    """Writes what is known of a run before it starts."""
-    fold = config.split.fold
-    run.save_json(run.normalization_file, inputs.statistics.to_dict())
-    domain = Domain.of(inputs.survey, inputs.split.train)
-    run.save_json(run.domain_file, domain.to_dict())
-    run.save_json(run.leakage_file, splits.leakage(inputs.roles, fold))
-    splits.save(inputs.roles, run.split_store)
-    figure = plots.roles_map(inputs.roles, fold, splits.TEST)
-    figure.savefig(run.figures / "roles.png", dpi=200)
 
 
 class Checkpoints(keras.callbacks.Callback):

@@ -21,9 +21,14 @@ def untrained_model(config: Config, statistics: Statistics) -> H2MV:
         dtype=config.training.precision,
         **config.model.model_dump(),
     )
+    model.set_normalization(normalization(statistics))
+    return model
+
+
+def normalization(statistics: Statistics) -> Normalization:
+    """The constants of a model that bring its inputs to mean 0 and deviation 1."""
     forcing, static = (
         np.array(list(moments.values())).T
         for moments in (statistics.forcing, statistics.static)
     )
-    model.set_normalization(Normalization(*forcing, *static))
-    return model
+    return Normalization(*forcing, *static)

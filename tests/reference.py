@@ -20,13 +20,15 @@ SPLITS = Path(
     os.environ.get("H2MV_REFERENCE_SPLITS", DATA / "splits_and_equifinality.npz")
 )
 
+VALUES = {"float64": 1e-9, "float32": 1e-4}  # tolerances of outputs and states
+
 STATES = {
     "swe": "swe_t",
     "soil_moisture": "SM_t",
     "groundwater": "GW_t",
     "fapar": "fAPAR_nn_t",
-    "hidden": "h_t",
-    "carry": "c_t",
+    "lstm_hidden": "h_t",
+    "lstm_carry": "c_t",
 }
 
 
@@ -160,3 +162,16 @@ class Reference:
         aligned = np.full((len(target), len(steps)), np.nan)
         aligned[:, placed] = target[:, kept]
         return aligned
+
+
+def assert_parity(actual, expected, tolerances, dtype):
+    """Equal on the scale of the array.
+
+    In double precision that is the largest error against the largest value. In
+    single precision it is the root mean square of both: a share of a drop of
+    water has any error, if the drop is small enough.
+    """
+    assert np.shape(actual) == np.shape(expected)
+    size = np.linalg.norm if dtype == "float32" else lambda x: np.abs(x).max()
+    error = np.subtract(actual, expected, dtype="float64").ravel()
+    assert size(error) <= tolerances[dtype] * size(np.ravel(expected))

@@ -66,7 +66,13 @@ def test_a_page_names_no_place_of_this_machine(page):
 
 
 @pytest.mark.parametrize(
-    ("page", "count"), [("cluster", 1), ("predictions", 1), ("cross_validation", 2)]
+    ("page", "count"),
+    [
+        ("cluster", 1),
+        ("predictions", 1),
+        ("cross_validation", 2),
+        ("published_model", 1),
+    ],
 )
 def test_the_scripts_of_a_page_are_scripts(page, count):
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """Predictions: what is simulated, how it is kept, and what is refused."""
 
+import dataclasses
 import shutil
 
 import distributed
@@ -9,12 +10,14 @@ import pytest
 import tensorflow as tf
 import xarray as xr
 import zarr
+from stores import forcing
 
-from h2mv_tf import config, ensemble, inference, predictions
+from h2mv_tf import config, ensemble, inference, predictions, results
 from h2mv_tf.data import splits
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import survey
 from h2mv_tf.data.writing import Shard
+from h2mv_tf.domain import Domain, Range
 from h2mv_tf.errors import UserError
 from h2mv_tf.inference import flow, hands, job, simulator, work
 from h2mv_tf.model import H2MV
@@ -57,18 +60,23 @@ def whole(predict):
 
 
 @pytest.fixture(scope="module")
-def outputs(trained, store):
-    """What the model itself says of all land cells, by name."""
+def said(trained):
+    """What the model itself says of all land cells of a store, by name."""
     model = H2MV.from_config(dict(trained.settings))
     model.set_weights(trained.weights)
-    cells = np.concatenate([block.cells for block in store.blocks])
-    forcing = [
-        np.concatenate([store.forcing(name, b) for b in store.blocks])
-        for name in FORCING
-    ]
-    forcing = np.stack(forcing, axis=-1)[np.argsort(cells)]
     run = tf.function(model, jit_compile=True, autograph=False)
-    return run({"forcing": tf.constant(forcing), "static": tf.constant(store.static())})
+
+    def of(store):
+        series, static = map(tf.constant, (forcing(store), store.static()))
+        return run({"forcing": series, "static": static})
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def outputs(said, store):
+    """What it says of the world."""
+    return said(store)
 
 
 def on_land(data, store):
@@ -181,6 +189,117 @@ def test_another_spin_up_begins_with_other_stores(predict, whole):
     assert float((twice.groundwater[0] - first_day).max()) > 0.01
 
 
+# A period
+
+
+def test_the_store_of_a_period_has_its_days_alone(world, store):
+    period = store.during("2001-02-10").during(end="2001-03-20")
+    days = slice(40, 79)
+    assert period.time.equals(store.time[days])
+    # Also where xarray has to read.
+    slow = dataclasses.replace(period)
+    slow._opened.update(dict.fromkeys(("rn", "prec", "tair")))
+    for block in store.blocks:
+        for name in FORCING:
+            for part in (period, slow):
+                np.testing.assert_array_equal(
+                    part.forcing(name, block), store.forcing(name, block)[:, days]
+                )
+        for name, steps in (("swe", days), ("runoff", slice(1, 3))):
+            np.testing.assert_array_equal(
+                period.observations(name, block),
+                store.observations(name, block)[:, steps],
+            )
+    xr.testing.assert_equal(
+        period.observed("air_temperature"),
+        store.observed("air_temperature").isel(time=days),
+    )
+
+
+def test_a_period_is_simulated_and_evaluated_by_itself(predict, said, changed, store):
+    place = tuple(np.argwhere(store.land.values)[9])
+
+    def spoil(values):
+        values[(slice(None, 31), *place)] = np.nan
+
+    period = changed("tair", spoil).during("2001-01-20", "2002-03-31")
+    with pytest.raises(UserError, match="on 2001-01-20"):
+        predict(store=period)
+    period = period.during("2001-02-01")  # what is missing before is not read
+    path = predict(store=period)
+    found = predictions.load(path)
+    assert predictions.period(found) == "2001-02-01 to 2002-03-31"
+    assert found.attrs["days_simulated"] == len(period.time)
+    expected = said(period)["runoff"]
+    np.testing.assert_allclose(on_land(found.runoff, store), expected, atol=1e-3)
+    scores = results.evaluated(path, untrained=False)
+    assert np.isfinite(scores["score"]).any()
+
+
+# What the training has not seen
+
+
+@pytest.fixture(scope="module")
+def domain(store):
+    """What the first twenty cells have."""
+    return Domain.of(survey(store), np.arange(20))
+
+
+def test_the_share_of_days_out_of_domain_is_told(
+    trained, store, domain, whole, tmp_path, caplog
+):
+    beyond, elsewhere = (
+        (values < values[:20].min(axes)) | (values > values[:20].max(axes))
+        for values, axes in ((forcing(store), (0, 1)), (store.static(), 0))
+    )
+    days = beyond.any(-1) | elsewhere.any(-1, keepdims=True)
+    with caplog.at_level("INFO"):
+        outcome = inference.predict(
+            dataclasses.replace(trained, domain=domain),
+            store,
+            tmp_path / "out.zarr",
+            devices=1,
+        )
+        outcome.tell(tmp_path / "out.zarr")
+    found = predictions.load(tmp_path / "out.zarr")
+    share = on_land(found.out_of_domain, store)
+    np.testing.assert_allclose(share, days.mean(1), rtol=1e-6)
+    assert not share[:20].any()
+    assert 0 < outcome.cells_out_of_domain == days.any(1).sum() < store.land.sum()
+    assert outcome.share_out_of_domain == pytest.approx(days.mean(), rel=1e-6)
+    assert outcome.domain == found.attrs["domain"] == "training"
+    assert found.attrs["share_out_of_domain"] == outcome.share_out_of_domain
+    name = store.static_names[elsewhere.sum(0).argmax()]
+    count, cells = elsewhere.sum(0).max(), int(store.land.sum())
+    assert f"in the training: {name} ({count} of {cells} cells)" in caplog.text
+    line = f"{100 * days.mean():.1f}% of cells and days, {days.any(1).sum()} of {cells}"
+    assert f"Out of domain: {line} cells." in caplog.text
+    # The same program, whichever domain it is.
+    np.testing.assert_array_equal(found.runoff, predictions.load(whole).runoff)
+
+
+def test_models_that_differ_in_weights_and_domain_alone_share_a_program(
+    trained, domain
+):
+    asked = job.Job(inference.asked_for(None), "native", False, 1, 8)
+    nowhere = dict.fromkeys(domain.forcing, Range(0.0, 0.0))
+    ranges = (None, domain, dataclasses.replace(domain, forcing=nowhere))
+    models = [dataclasses.replace(trained, domain=each) for each in ranges]
+    found = [simulator.Simulator.of(model, asked, "CPU:0") for model in models]
+    assert len(set(map(id, found))) == 1
+    assert not found[-1].ranges.forcing.any()
+
+
+def test_where_the_domain_is_not_known_predictions_say_so(whole, caplog):
+    found = predictions.load(whole)
+    assert float(found.out_of_domain.sum()) == 0
+    assert "not known" in found.out_of_domain.attrs["comment"]
+    assert found.attrs["domain"] == "plausible"
+    with caplog.at_level("INFO"):
+        inference.Outcome.of(found, 730).tell(whole)
+    assert "The ranges of the training are not known" in caplog.text
+
+
 def test_memory_changes_no_number(predict, whole, monkeypatch):
     monkeypatch.setattr(job, "MOST_CELLS", 7)
     found = predictions.load(predict())
@@ -207,9 +326,9 @@ def simulated(monkeypatch):
     """How many cells were simulated."""
     counts, call = [], simulator.Simulator.__call__
 
-    def counted(self, forcing, static):
+    def counted(self, forcing, *others):
         counts.append(len(forcing))
-        return call(self, forcing, static)
+        return call(self, forcing, *others)
 
     monkeypatch.setattr(simulator.Simulator, "__call__", counted)
     return counts
@@ -409,7 +528,7 @@ def test_an_ensemble_has_mean_spread_and_quantiles(predict, trained, tiles, tmp_
             )
     worst = np.max([m.largest_residual for m in members], axis=0)
     np.testing.assert_array_equal(found.largest_residual, worst)
-    assert "fold" not in found.attrs
+    assert not {"fold", "share_out_of_domain"} & set(found.attrs)
     with pytest.raises(UserError, match="exists"):
         ensemble.combine(paths, to)
 

@@ -101,6 +101,15 @@ def test_the_order_of_dims_makes_no_difference(stored, group):
     assert store.land.dims == ("lat", "lon")
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_longitude_may_come_before_latitude_on_a_square(stored, zarr_format):
+    fields = {k: data.isel(lon=slice(2)) for k, data in world().items()}
+    expected = fields["tair"].values[:, [0, 1], [1, 0]].T  # the land cells
+    turned = {k: data.transpose(..., "lon", "lat") for k, data in fields.items()}
+    found = forcing(stored(turned, zarr_format=zarr_format))[..., 2]
+    np.testing.assert_array_equal(found, expected.astype("float32"))
+
+
 @pytest.mark.parametrize("dtype", ["bool", "int8", "float32", "missing"])
 def test_land_is_where_the_mask_is_neither_zero_nor_missing(stored, dtype):
     fields = world()

@@ -1,5 +1,6 @@
 """`python -m h2mv_tf predict`: what a trained model says of every cell and day."""
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -21,7 +22,17 @@ from h2mv_tf.errors import UserError
     "--to",
     type=click.Path(path_type=Path),
     metavar="OUT",
-    help="What to make; must not exist. RUN/predictions.zarr by default.",
+    help="What to make; must not exist. By default predictions.zarr in a run folder.",
+)
+@click.option(
+    "--begin",
+    metavar="DAY",
+    help="First day to simulate, as 2001-01-31; that of the store by default.",
+)
+@click.option(
+    "--end",
+    metavar="DAY",
+    help="Last day to simulate; that of the store by default.",
 )
 @click.option(
     "--variables",
@@ -45,10 +56,22 @@ from h2mv_tf.errors import UserError
 @click.option(
     "--spin-up",
     type=click.IntRange(1),
-    default=1,
-    show_default=True,
+    show_default="1",
     metavar="PASSES",
     help="Passes over the series that bring the stores into motion.",
+)
+@click.option(
+    "--initial-state",
+    type=click.Path(path_type=Path),
+    metavar="STATE",
+    help="Start from what --save-state wrote instead of a spin-up.",
+)
+@click.option(
+    "--save-state",
+    type=click.Path(path_type=Path),
+    metavar="STATE",
+    help="Write the state at the end of the last day, too: netcdf where STATE ends "
+    "with .nc, or else zarr; must not exist.",
 )
 @click.option(
     "--memory",
@@ -72,21 +95,25 @@ def command(
     run: Path,
     data: Path | None,
     to: Path | None,
+    begin: str | None,
+    end: str | None,
     variables: str | None,
     profile: str,
     file_format: str | None,
     monthly: bool,
-    spin_up: int,
+    spin_up: int | None,
+    initial_state: Path | None,
+    save_state: Path | None,
     memory: str,
     shard: str | None,
     cluster: str | None,
 ) -> None:
-    """Simulates every cell of a store with the trained model of a run folder.
+    """Simulates every cell of a store with the trained model of a run or a SavedModel.
 
     The store needs no observations, and may be of another period or place. An
     interrupted call is continued by the same one.
     """
-    to = to or run / "predictions.zarr"
+    named, to = to is not None, to or run / "predictions.zarr"
     with console.command(interrupted=f"Interrupted. The same call goes on with {to}."):
         from h2mv_tf import startup
         from h2mv_tf.data.writing import ALONE
@@ -104,10 +131,16 @@ def command(
         from h2mv_tf.trained import Trained
 
         folder = RunFolder(run)
-        trained = Trained.of(folder)
-        store = trained.open_store(data)
+        trained = Trained.open(run)
+        of_run = folder.config_file.is_file()
+        if not named and not of_run:
+            raise UserError(
+                f"'{run}' is no run folder, where predictions could be kept. Name what "
+                "to make in --to."
+            )
+        store = trained.open_store(data).during(begin, end)
         with console.progress("simulating") as progress:
-            balance = inference.predict(
+            outcome = inference.predict(
                 trained,
                 store,
                 to,
@@ -116,16 +149,20 @@ def command(
                 netcdf=netcdf,
                 monthly=monthly,
                 spin_up=spin_up,
+                initial_state=initial_state,
+                save_state=save_state,
                 memory=size,
                 shard=part,
                 cluster=cluster,
                 progress=progress,
             )
-        if balance is None:
+        if outcome is None:
             console.console.print(
                 f"Part {shard} is done; {to} appears as soon as all parts are.",
                 markup=False,
             )
             return
-        with folder.logged():
-            folder.note_balance(to, balance._asdict())
+        with folder.logged() if of_run else contextlib.nullcontext():
+            outcome.tell(to)
+        if of_run:
+            folder.note_predictions(to, outcome._asdict())

@@ -167,14 +167,24 @@ def _units(store: Store, variable: Variable, summary: Summary) -> Iterator[Findi
         return
     peak = np.fmax.reduce(np.fmax(abs(summary.low), abs(summary.high)), initial=0)
     long = len(store.time) >= YEAR and summary.count.any()
-    if long and variable.peak is not None and peak < variable.peak:
-        yield Finding(
-            variable.name,
-            stated is None and variable.name in FORCING,
-            f"{variable.label} does not go beyond {peak:.2g} anywhere, though "
-            f"{variable.peak:g} is little. Its units may be others.",
-            convert,
-        )
+    if long and (doubt := doubt_of(variable, peak)):
+        serious = stated is None and variable.name in FORCING
+        yield Finding(variable.name, serious, doubt, convert)
+
+
+def doubt_of(variable: Variable, peak: float) -> str:
+    """Tells that the units may be others; nothing where the values are usual.
+
+    Args:
+        variable: Of the registry.
+        peak: The largest absolute value of a record of a year or more.
+    """
+    if variable.peak is None or peak >= variable.peak:
+        return ""
+    return (
+        f"{variable.label} does not go beyond {peak:.2g} anywhere, though "
+        f"{variable.peak:g} is little. Its units may be others."
+    )
 
 
 def refuse_forcing(
@@ -194,7 +204,7 @@ def refuse_forcing(
     variable = VARIABLES[name]
     summary = Summary.of(values, variable.bounds)
     for finding in _unusable(store, variable, summary, cells):
-        raise UserError(f"Store '{store.path}': {finding}")
+        raise UserError(f"{store.label}: {finding}")
 
 
 def refuse_static(store: Store, static: np.ndarray) -> None:
@@ -209,7 +219,7 @@ def refuse_static(store: Store, static: np.ndarray) -> None:
     """
     for finding in _static(store, static):
         if finding.serious:
-            raise UserError(f"Store '{store.path}': {finding}")
+            raise UserError(f"{store.label}: {finding}")
 
 
 def _forcing(store: Store, variable: Variable, summary: Summary) -> Iterator[Finding]:
@@ -240,7 +250,7 @@ def _unusable(
             f"{variable.label} is missing at {store.describe(cells[cell])} on "
             f"{store.time[summary.missing[cell]]:%Y-%m-%d}, first of {total} missing "
             "values.",
-            "Every land cell needs it: fill it, or set the cell's mask to 0.",
+            f"Every land cell needs it: fill it, or {store.leaving_out}.",
         )
     (outside,) = np.nonzero(summary.outside)
     low, high = variable.bounds
@@ -256,7 +266,7 @@ def _unusable(
             f"{summary.outsider[cell]:g} at {store.describe(cells[cell])} on "
             f"{store.time[summary.first_outside[cell]]:%Y-%m-%d}, first of "
             f"{int(summary.outside.sum())} values.",
-            f"{hint} (`python -m h2mv_tf ingest` does it).",
+            f"{hint} ({store.converting}).",
         )
 
 
@@ -313,7 +323,7 @@ def _static(store: Store, static: np.ndarray) -> Iterator[Finding]:
                 True,
                 f"static input '{name}' is missing at {store.describe(lacking[0])}, "
                 f"first of {len(lacking)} missing values.",
-                "Every land cell needs it: fill it, or set the cell's mask to 0.",
+                f"Every land cell needs it: fill it, or {store.leaving_out}.",
             )
         elif len(values) > 1 and values.min() == values.max():
             yield Finding(

@@ -9,7 +9,8 @@ worth, `survey` and `check` tell. `writing` is its inverse.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -58,6 +59,7 @@ class Store:
         time: The days of the forcing.
         static_names: Names of the static inputs, in order.
         constraints: Names of the constraints that the store observes.
+        start: Which step of the forcing's arrays is the first of `time`.
     """
 
     path: Path
@@ -66,6 +68,16 @@ class Store:
     time: pd.DatetimeIndex
     static_names: tuple[str, ...]
     constraints: tuple[str, ...]
+    start: int = 0
+
+    # How messages tell what to do about a cell, and about units.
+    leaving_out = "set the cell's mask to 0"
+    converting = "`python -m h2mv_tf ingest` does it"
+
+    @property
+    def label(self) -> str:
+        """The store in words, for messages."""
+        return f"Store '{self.path}'"
 
     @classmethod
     def open(cls, path: str | Path, groups: Mapping[str, str] | None = None) -> "Store":
@@ -110,6 +122,43 @@ class Store:
                 name for name in CONSTRAINTS if groups[VARIABLES[name].group] in present
             ),
         )
+
+    def during(self, begin: str | None = None, end: str | None = None) -> "Store":
+        """The store as if its forcing were of some days only.
+
+        Args:
+            begin: The first of them, as "2001-01-31"; the store's by default.
+            end: The last of them; the store's by default.
+
+        Raises:
+            UserError: A day cannot be read or is none of the store's, or the last one
+                comes before the first.
+        """
+        first = 0 if begin is None else self._place_of(begin)
+        last = len(self.time) - 1 if end is None else self._place_of(end)
+        if last < first:
+            raise UserError(
+                f"The period ends before it begins: {self.time[first]:%Y-%m-%d} to "
+                f"{self.time[last]:%Y-%m-%d}. Give its first day, then its last."
+            )
+        time = self.time[first : last + 1]
+        return replace(self, time=time, start=self.start + first)
+
+    def _place_of(self, text: str) -> int:
+        """Which of the days this is."""
+        try:
+            day = pd.Timestamp(date.fromisoformat(text))
+        except ValueError as error:
+            raise UserError(
+                f"Cannot read the day '{text}'. Expected YYYY-MM-DD, as "
+                f"{self.time[0]:%Y-%m-%d}."
+            ) from error
+        if day not in self.time:
+            raise UserError(
+                f"Store '{self.path}' has no weather of {day:%Y-%m-%d}, only of "
+                f"{_period(self.time)}. Choose days among these."
+            )
+        return self.time.get_loc(day)
 
     @cached_property
     def months(self) -> np.ndarray:
@@ -401,7 +450,9 @@ class Store:
         """The array without Zarr's Python; None where xarray has to decode it."""
         if group not in self._opened:
             self._opened[group] = _without_python(
-                self.path / self.groups[group] / "data", self._array(group)
+                self.path / self.groups[group] / "data",
+                self._array(group),
+                self._steps(group),
             )
         return self._opened[group]
 
@@ -447,7 +498,13 @@ class Store:
                     f"{where} and the mask differ in {name}. Bring both to one list "
                     "of cells."
                 )
-        return data
+        return data[self._steps(group)]
+
+    def _steps(self, group: str) -> slice:
+        """What of an array's first dimension is read."""
+        if group not in (VARIABLES[name].group for name in FORCING):
+            return slice(None)
+        return slice(self.start, self.start + len(self.time))
 
 
 def _groups(path: Path) -> tuple[str, ...]:
@@ -490,12 +547,15 @@ def _open(path: Path, groups: Mapping[str, str], group: str) -> xr.DataArray:
     return data.transpose(*dims)
 
 
-def _without_python(path: Path, data: xr.DataArray) -> tensorstore.TensorStore | None:
+def _without_python(
+    path: Path, data: xr.DataArray, steps: slice
+) -> tensorstore.TensorStore | None:
     """An array for TensorStore to read, an order of magnitude faster than by Zarr.
 
     Args:
         path: The array.
         data: The same, as xarray decodes it.
+        steps: What of its first dimension is read.
 
     Returns:
         None where the values have to be decoded beyond what Zarr does.
@@ -504,11 +564,20 @@ def _without_python(path: Path, data: xr.DataArray) -> tensorstore.TensorStore |
     fill = data.encoding.get("_FillValue", np.nan)
     if packed or data.dtype.kind != "f" or not np.isnan(fill):
         return None
+    if _stored_dims(path) != data.dims:
+        return None
     try:
-        opened = open_array(path)
+        return open_array(path)[steps]
     except ValueError:  # a codec that it does not know
         return None
-    return opened if opened.shape == data.shape else None
+
+
+def _stored_dims(path: Path) -> tuple[str, ...]:
+    """The dimensions of an array in the order in which it is stored."""
+    array = zarr.open_array(path, mode="r")
+    if array.metadata.zarr_format == 2:
+        return tuple(array.attrs.get("_ARRAY_DIMENSIONS", ()))
+    return tuple(array.metadata.dimension_names or ())
 
 
 def _time(data: xr.DataArray, where: str) -> pd.DatetimeIndex:

@@ -38,7 +38,12 @@ SPACE = ("lat", "lon", "cell")
 STORE, PLAN, JOURNALS, LOCK = "store", "plan.json", "journals", "lock"
 SCRATCH, FINISHED = "scratch", "finished"
 PATIENCE = 600  # seconds that a shard waits for another to begin or to end
+CONVENTIONS = "CF-1.11"
 CHUNKS = "chunks_written"  # attribute of a store: how many files each array has
+
+
+class UnwritableError(UserError):
+    """A path that cannot be written, as on a full disk."""
 
 
 class Shard(NamedTuple):
@@ -227,7 +232,7 @@ def writing(
     *,
     tile: Mapping[str, int],
     plan: Mapping[str, object] | None = None,
-    attributes: Mapping[str, object] | None = None,
+    attributes: Mapping[str, object] | Callable[[Path], Mapping] | None = None,
     zarr_format: int = 3,
     shard: Shard = ALONE,
     parts: Sequence[Sequence] = (),
@@ -240,7 +245,7 @@ def writing(
         tile: Cells of a chunk along each dimension of space, of `tile_of`.
         plan: What is written, as JSON: an interrupted call is continued by one of
             the same plan. Without a plan nothing is left behind.
-        attributes: Of the whole store, as its source.
+        attributes: Of the whole store, as its source; or what finds them in it.
         zarr_format: 2 or 3.
         shard: Which of the processes that write it together this is; they share a
             plan.
@@ -270,7 +275,9 @@ def writing(
             yield writer
             with locks.together():
                 if writer.holds_all(parts):
-                    writer.close({"Conventions": "CF-1.11", **(attributes or {})})
+                    if callable(attributes):
+                        attributes = attributes(folder / STORE)
+                    writer.close({"Conventions": CONVENTIONS, **(attributes or {})})
                     refuse_existing(path)
                     whole = folder / STORE
                     if finish is not None:
@@ -283,6 +290,8 @@ def writing(
                 return
             hint = f" Call again to continue, or remove '{folder}'." if keep else ""
             raise _unwritable(path, error, hint) from error
+        except UnwritableError:  # another store that is written along with this one
+            raise
         except UserError:  # the same call would end the same way
             keep = shard.count > 1
             raise
@@ -490,8 +499,8 @@ def _begin(
     written.write_text(wanted, encoding="utf-8")
 
 
-def _unwritable(path: Path, error: OSError, hint: str = "") -> UserError:
-    return UserError(f"Cannot write '{path}': {error.strerror or error}.{hint}")
+def _unwritable(path: Path, error: OSError, hint: str = "") -> UnwritableError:
+    return UnwritableError(f"Cannot write '{path}': {error.strerror or error}.{hint}")
 
 
 def _line(key: Sequence) -> str:

@@ -1,16 +1,18 @@
 """From a trained model and a store to predictions."""
 
+import contextlib
+import hashlib
+import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from h2mv_tf import __version__, distribution, predictions
+from h2mv_tf import __version__, distribution, predictions, restart
 from h2mv_tf.data.check import refuse_static
 from h2mv_tf.data.store import Block, Store
 from h2mv_tf.data.writing import (
@@ -22,37 +24,21 @@ from h2mv_tf.data.writing import (
     tile_of,
     writing,
 )
+from h2mv_tf.errors import UserError
 from h2mv_tf.inference import hands
 from h2mv_tf.inference.job import Job, asked_for, cells_at_once, grouped
+from h2mv_tf.inference.outcome import Outcome, beyond, static_beyond
 from h2mv_tf.inference.simulator import Simulator
 from h2mv_tf.inference.work import Work
 from h2mv_tf.predictions import MARK, Profile
 from h2mv_tf.run_folder import git_commit
 from h2mv_tf.trained import Trained
-from h2mv_tf.variables import BALANCE, names
+from h2mv_tf.variables import DOMAIN, names
 
 logger = logging.getLogger(__name__)
 
 MEMORY = 2e9  # bytes, of the values in hand
-
-
-class Balance(NamedTuple):
-    """How well the water balance closes over all cells that were simulated."""
-
-    largest_residual: float  # of a cell and day [mm d-1]
-    largest_closure: float  # of a cell over the whole period [mm]
-    days: int
-
-    @classmethod
-    def of(cls, dataset: xr.Dataset, days: int) -> "Balance":
-        """The balance of predictions.
-
-        Args:
-            dataset: Of `predictions.load`.
-            days: That were simulated.
-        """
-        residual, closure = (float(abs(dataset[name]).max()) for name in BALANCE)
-        return cls(residual, closure, days)
+SAVED = ("state",)  # key of the part of predictions that is the restart file
 
 
 def predict(
@@ -64,27 +50,34 @@ def predict(
     profile: Profile = "native",
     netcdf: bool = False,
     monthly: bool = False,
-    spin_up: int = 1,
+    spin_up: int | None = None,
+    initial_state: str | Path | None = None,
+    save_state: str | Path | None = None,
     memory: float = MEMORY,
     devices: distribution.Devices = "auto",
     shard: Shard = ALONE,
     cluster: str | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Balance | None:
+) -> Outcome | None:
     """Simulates the cells of a store, and writes what the model says of them.
 
     An interrupted call is continued by one of the same arguments.
 
     Args:
         trained: The model.
-        store: Weather and static inputs; observations are not needed.
+        store: Weather and static inputs; observations are not needed. `Store.during`
+            selects a period.
         to: What to make; must not exist.
         variables: Names of the registry; all by default. The water balance is
             always there.
         profile: Whose names and units.
         netcdf: Write a NetCDF file instead of a Zarr store.
         monthly: Write means of months instead of days.
-        spin_up: Passes over the series that bring the stores into motion.
+        spin_up: Passes over the series that bring the stores into motion; one by
+            default.
+        initial_state: Restart file to start from instead.
+        save_state: Restart file to make of the end of the last day, NetCDF where its
+            name ends with .nc, or else Zarr; must not exist.
         memory: Bytes of the values in hand.
         devices: That share the work, as in `distribution.strategy`.
         shard: Which of the processes that write this store together this is.
@@ -92,17 +85,15 @@ def predict(
         progress: Called with the number of cells that are done, and of all.
 
     Returns:
-        How well the water balance closes; None where other shards are still at work.
+        What it comes to; None where other shards are still at work.
 
     Raises:
-        UserError: The model and the store do not fit, a variable is unknown, the
-            path exists or cannot be written, or the water balance is open.
+        UserError: The model and the store or the state do not fit, a variable is
+            unknown, a path exists or cannot be written, or the water balance is open.
     """
     to = Path(to)
     refuse_existing(to)
     trained.require(store)
-    static = store.static()
-    refuse_static(store, static)
     asked = asked_for(variables)
     time = _steps(store, monthly)
     tile = tile_sides(len(time), store.land.dims)
@@ -113,64 +104,96 @@ def predict(
         names=asked,
         profile=profile,
         monthly=monthly,
-        spin_up=spin_up,
+        spin_up=0 if initial_state is not None else spin_up or 1,
         cells=cells_at_once(store, mine, memory / len(workers)),
+        initial_state=None if initial_state is None else Path(initial_state).resolve(),
     )
+    saved = None if save_state is None else Path(save_state)
     # How many cells are simulated together changes no number.
     plan = {
+        "to": str(to.resolve()),
         "model": trained.digest,
         "store": str(store.path.resolve()),
-        "period": [f"{time[0]}", f"{time[-1]}"],
+        "period": [f"{store.time[0]}", f"{store.time[-1]}"],
         "cells": int(store.land.sum()),
-        "job": [asked, profile, monthly, spin_up],
+        "job": [asked, profile, monthly, job.spin_up],
+        "initial state": _start(trained, store, initial_state, spin_up),
+        "saved state": None if saved is None else str(saved.resolve()),
         "tile": tile,
         "version": __version__,
     }
+    call = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    # A call that was killed in its last moment may have left the state alone.
+    saving = saved is not None and not restart.is_of(saved, call)
+    if saving:
+        _refuse_unfit_path(saved, to)
+    static = store.static()
+    refuse_static(store, static)
+    _tell_beyond(trained, static)
+    origin = provenance(trained, store, job)
+    parts = [_key(block) for block in blocks]
+    shared = {"tile": tile, "plan": plan, "shard": shard}
     with writing(
         to,
-        tile=tile,
-        plan=plan,
-        attributes={
+        attributes=lambda whole: {
             "title": "Predictions of H2MV, a hybrid model of the land water cycle",
             "days_simulated": len(store.time),
-            **provenance(trained.attributes, store, profile, monthly),
+            "frequency": "monthly" if monthly else "daily",
+            MARK: profile,
+            **origin,
+            **trained.attributes,
+            **_out_of_domain(whole, trained),
         },
-        shard=shard,
-        parts=[_key(block) for block in blocks],
+        parts=parts if saved is None else [*parts, SAVED],
         finish=as_netcdf if netcdf else None,
+        **shared,
     ) as writer:
         declare(writer, trained, store, time, job)
-        todo = [block for block in mine if not writer.holds(_key(block))]
-        if len(todo) < len(mine):
-            ready = len(mine) - len(todo)
-            logger.info("Continuing: %d of %d blocks are done.", ready, len(mine))
-        groups = grouped(todo, job.cells)
-        if cluster:
-            arrays = writer.arrays
-            done = hands.on_cluster(cluster, trained, job, store, arrays, groups)
-        else:
-            works = [
-                Work(
-                    Simulator.of(trained, job, device),
-                    job,
-                    store,
-                    static,
-                    writer.arrays,
+        writers = [writer]
+        with contextlib.ExitStack() as stack:
+            if saving:
+                state = writing(
+                    saved,
+                    attributes=restart.attributes(
+                        trained.digest, **origin, **{restart.CALL: call}
+                    ),
+                    parts=parts,
+                    finish=as_netcdf if saved.suffix == ".nc" else None,
+                    **shared,
                 )
-                for device in workers[: len(groups)]
-            ]
-            done = hands.on_devices(works, groups)
-        total = sum(len(block.cells) for block in mine)
-        count = total - sum(len(block.cells) for block in todo)
-        for group in done:
-            for block in group:
-                writer.finish(_key(block))
-                count += len(block.cells)
-            if progress is not None:
-                progress(count, total)
+                writers.append(stack.enter_context(state))
+                declare_state(writers[-1], trained, store)
+            todo = [b for b in mine if not all(w.holds(_key(b)) for w in writers)]
+            count = sum(len(block.cells) for block in mine)
+            ready = count - sum(len(block.cells) for block in todo)
+            if ready:
+                left = len(mine) - len(todo)
+                logger.info("Continuing: %d of %d blocks are done.", left, len(mine))
+            groups = grouped(todo, job.cells)
+            targets = [each.arrays for each in writers]
+            if cluster:
+                done = hands.on_cluster(cluster, trained, job, store, targets, groups)
+            else:
+                works = [
+                    Work(
+                        Simulator.of(trained, job, device), job, store, static, *targets
+                    )
+                    for device in workers[: len(groups)]
+                ]
+                done = hands.on_devices(works, groups)
+            for group in done:
+                for block in group:
+                    # The state first: it holds all that the predictions hold.
+                    for each in reversed(writers):
+                        each.finish(_key(block))
+                    ready += len(block.cells)
+                if progress is not None:
+                    progress(ready, count)
+        if saved is not None and saved.exists():
+            writer.finish(SAVED)
     if not to.exists():
         return None
-    return Balance.of(predictions.load(to), len(store.time))
+    return Outcome.of(predictions.load(to), len(store.time))
 
 
 def untrained(
@@ -224,27 +247,25 @@ def as_netcdf(store: Path, to: Path) -> None:
         dataset.drop_encoding().to_netcdf(to, engine="netcdf4", encoding=encoding)
 
 
-def provenance(attributes: Mapping, store: Store, profile: str, monthly: bool) -> dict:
-    """Attributes that tell where predictions come from.
+def provenance(trained: Trained, store: Store, job: Job) -> dict[str, str]:
+    """Attributes that tell where predictions, or a state, come from.
 
     Args:
-        attributes: Of the model.
+        trained: The model.
         store: Where its weather is from.
-        profile: Whose names and units they have.
-        monthly: Whether they are means of months.
+        job: What was asked for.
     """
     commit = git_commit()
     version = f"h2mv_tf {__version__}" + f" ({commit})" * (commit is not None)
-    model = attributes.get("run", "untrained")
+    model = trained.attributes.get("run", "untrained")
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    start = f", from {job.initial_state}" if job.initial_state is not None else ""
     return {
         "source": version,
-        "history": f"{now}: simulated by {version} with model {model} and {store.path}",
+        "history": f"{now}: simulated by {version} with model {model} and {store.path}"
+        + start,
         "references": predictions.REFERENCES,
         "store": str(store.path),
-        "frequency": "monthly" if monthly else "daily",
-        MARK: profile,
-        **attributes,
     }
 
 
@@ -255,6 +276,10 @@ def declare(
     template = predictions.template(
         store.land, time, job.names, profile=job.profile, monthly=job.monthly
     )
+    if trained.domain is None:
+        template[DOMAIN[0]].attrs["comment"] = (
+            "The ranges of the training are not known, only what is plausible."
+        )
     roles = trained.role_of(store)
     predictions.declare(writer, store.land, template, roles, monthly=job.monthly)
     for name in names("constant"):
@@ -262,6 +287,17 @@ def declare(
             value = np.float32(trained.constants[name])
             stored = predictions.stored_name(name, job.profile)
             writer.put("", value, name=stored)
+
+
+def declare_state(writer: Writer, trained: Trained, store: Store) -> None:
+    """Makes the arrays of a restart file."""
+    template = restart.template(
+        store.land,
+        store.time[-1],
+        units=trained.settings["lstm_units"],
+        dtype=trained.weights[0].dtype,
+    )
+    writer.declare("", template)
 
 
 def tile_sides(steps: int, dims: Sequence[str]) -> dict[str, int]:
@@ -273,6 +309,46 @@ def tile_sides(steps: int, dims: Sequence[str]) -> dict[str, int]:
     """
     sides = tile_of(steps, dims)
     return {dim: 1 << (side.bit_length() - 1) for dim, side in sides.items()}
+
+
+def _start(
+    trained: Trained, store: Store, path: str | Path | None, spin_up: int | None
+) -> list[str] | None:
+    """What tells an initial state from others; None where there is a spin-up."""
+    if path is None:
+        return None
+    if spin_up is not None:
+        raise UserError(
+            "Give --spin-up or --initial-state, not both: a spin-up is what leads to a "
+            "state where there is none."
+        )
+    state = restart.load(path)
+    restart.refuse_other(state, trained.digest, store.land, store.time[0])
+    history = state.attrs.get("history", "")
+    return [str(Path(path).resolve()), f"{restart.day_of(state)}", history]
+
+
+def _refuse_unfit_path(saved: Path, to: Path) -> None:
+    refuse_existing(saved)
+    if saved.resolve() == to.resolve():
+        raise UserError(
+            f"Predictions and state cannot both be '{to}'. Choose two names, in --to "
+            "and --save-state."
+        )
+
+
+def _out_of_domain(whole: Path, trained: Trained) -> dict[str, object]:
+    with xr.open_zarr(whole, consolidated=False) as found:
+        return beyond(found[DOMAIN[0]], trained.domain)
+
+
+def _tell_beyond(trained: Trained, static: np.ndarray) -> None:
+    """Tells which static inputs are such as the training has not seen."""
+    if trained.domain is None:
+        return
+    words = static_beyond(static, trained.static_names, trained.domain)
+    if words:
+        logger.info("Static inputs beyond their ranges in the training: %s.", words)
 
 
 def _steps(store: Store, monthly: bool) -> pd.DatetimeIndex:

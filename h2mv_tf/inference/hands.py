@@ -66,10 +66,19 @@ def on_cluster(
     trained: Trained,
     job: Job,
     store: Store,
-    arrays: Arrays,
+    targets: Sequence[Arrays],
     groups: Sequence[Sequence[Block]],
 ) -> Iterator[Sequence[Block]]:
-    """Has the workers of a dask cluster do it; gives the groups as they are written."""
+    """Has the workers of a dask cluster do it; gives the groups as they are written.
+
+    Args:
+        address: Of the scheduler.
+        trained: The model.
+        job: What is asked for.
+        store: Where the weather is.
+        targets: Where to write the predictions and, maybe, the state.
+        groups: Blocks that are simulated together.
+    """
     import distributed
 
     try:
@@ -81,7 +90,9 @@ def on_cluster(
             "is installed and the same paths are there."
         ) from error
     with client, client.as_current():
-        place = (store.path.resolve(), tuple(store.groups.items()))
+        period = tuple(f"{day:%Y-%m-%d}" for day in store.time[[0, -1]])
+        place = (store.path.resolve(), tuple(store.groups.items()), period)
+        paths = tuple(arrays.store.resolve() for arrays in targets)
         model = client.scatter(trained, broadcast=True)
         futures = {
             client.submit(
@@ -89,7 +100,7 @@ def on_cluster(
                 model,
                 job,
                 *place,
-                arrays.store.resolve(),
+                paths,
                 group,
                 pure=False,
             ): group
@@ -105,17 +116,19 @@ def _of_cluster(
     job: Job,
     path: Path,
     groups: tuple[tuple[str, str], ...],
-    target: Path,
+    period: tuple[str, str],
+    targets: tuple[Path, ...],
     blocks: Sequence[Block],
 ) -> None:
     """Works on some blocks in a process of a dask worker."""
     with _ONE_AT_A_TIME:
-        key = (trained.digest, job, path, target)
+        key = (trained.digest, job, path, period, targets)
         if key not in _WORK:
             _WORK.clear()
-            store = Store.open(path, dict(groups))
+            store = Store.open(path, dict(groups)).during(*period)
             simulator = Simulator.of(trained, job, distribution.own_devices(1)[0])
-            _WORK[key] = Work(simulator, job, store, store.static(), Arrays(target))
+            arrays = map(Arrays, targets)
+            _WORK[key] = Work(simulator, job, store, store.static(), *arrays)
         for wait in _WORK[key](blocks):
             wait()
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from h2mv_tf import predictions
 from h2mv_tf.data.store import Block, Store
 from h2mv_tf.errors import UserError
-from h2mv_tf.predictions import SERIES, Profile
-from h2mv_tf.variables import BALANCE, FORCING, OUTPUTS, find
+from h2mv_tf.predictions import HELD, SERIES, Profile
+from h2mv_tf.variables import FORCING, OUTPUTS, find
 
 MOST_CELLS = 128  # of a device at a time; more are slower: a day leaves the cache
 COPIES = 4  # of the outputs of a block: of the device, in NumPy, and being written
@@ -23,8 +24,11 @@ class Job:
         names: Variables to write, in the order of the registry.
         profile: Whose names and units.
         monthly: Write means of months.
-        spin_up: Passes over the series that bring the stores into motion.
+        spin_up: Passes over the series that bring the stores into motion; none from
+            an initial state.
         cells: That are simulated together.
+        initial_state: Restart file to start from.
+        compiled: By XLA, which takes some ten seconds and is several times as fast.
     """
 
     names: tuple[str, ...]
@@ -32,6 +36,8 @@ class Job:
     monthly: bool
     spin_up: int
     cells: int
+    initial_state: Path | None = None
+    compiled: bool = True
 
 
 def asked_for(variables: Sequence[str] | None) -> tuple[str, ...]:
@@ -44,10 +50,10 @@ def asked_for(variables: Sequence[str] | None) -> tuple[str, ...]:
         UserError: A name is unknown.
     """
     if variables is None:
-        return (*OUTPUTS, *BALANCE)
+        return HELD
     found = {}
     for name in variables:
-        variable = find(name, (*OUTPUTS, *BALANCE))
+        variable = find(name, HELD)
         if variable is None:
             raise UserError(
                 f"The model has no variable '{name}'. Expected any of: "
@@ -55,7 +61,7 @@ def asked_for(variables: Sequence[str] | None) -> tuple[str, ...]:
             )
         found[variable.name] = True
     wanted = {*found, *predictions.ALWAYS}
-    return tuple(name for name in (*OUTPUTS, *BALANCE) if name in wanted)
+    return tuple(name for name in HELD if name in wanted)
 
 
 def cells_at_once(store: Store, blocks: Sequence[Block], memory: float) -> int:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import xarray as xr
 
-from h2mv_tf import predictions
+from h2mv_tf import predictions, restart
+from h2mv_tf.cell import State
 from h2mv_tf.data.check import refuse_forcing
 from h2mv_tf.data.store import Block, Store
 from h2mv_tf.data.writing import Arrays
@@ -24,6 +26,8 @@ class Work:
         store: Where the weather is.
         static: Static inputs of all land cells (cells, static inputs).
         arrays: Where to write.
+        saved: Where to write the state at the end of the last day, if anywhere.
+        initial: State to start from; by default that of the job.
     """
 
     def __init__(
@@ -33,9 +37,14 @@ class Work:
         store: Store,
         static: np.ndarray,
         arrays: Arrays,
+        saved: Arrays | None = None,
+        initial: xr.Dataset | None = None,
     ):
         self.simulator, self.job, self.store = simulator, job, store
-        self.static, self.arrays = static, arrays
+        self.static, self.arrays, self.saved = static, arrays, saved
+        self.initial = initial
+        if job.initial_state is not None:
+            self.initial = restart.load(job.initial_state)
         self.months = store.time.to_period("M").astype("int64").values
 
     def __call__(self, blocks: Sequence[Block]) -> list[Callable[[], None]]:
@@ -48,23 +57,27 @@ class Work:
             What waits until they are written.
 
         Raises:
-            UserError: The forcing cannot be simulated with, or the water balance
-                does not close.
+            UserError: The forcing or the initial state cannot be simulated with, or
+                the water balance does not close.
         """
         cells = np.concatenate([block.cells for block in blocks])
         forcing = self._forcing(blocks)
-        step = self.job.cells
-        parts = [
-            self._simulated(cells[n : n + step], forcing[n : n + step])
-            for n in range(0, len(cells), step)
-        ]
-        values = {
-            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
-        }
+        initial = self._initial(blocks, cells)
+        parts = []
+        for n in range(0, len(cells), self.job.cells):
+            rows = slice(n, n + self.job.cells)
+            state = None if initial is None else State(*(x[rows] for x in initial))
+            parts.append(self._simulated(cells[rows], forcing[rows], state))
+        values, final = (_together(each) for each in zip(*parts, strict=True))
         waiting, first = [], 0
         for block in blocks:
             rows = slice(first, first + len(block.cells))
             waiting += [self._begin(name, v[rows], block) for name, v in values.items()]
+            if self.saved is not None:
+                waiting += [
+                    self.saved.begin("", _on_block(v[rows], block), block.region, name)
+                    for name, v in final.items()
+                ]
             first += len(block.cells)
         return waiting
 
@@ -79,20 +92,41 @@ class Work:
             parts.append(np.stack([read[name] for name in FORCING], axis=-1))
         return np.concatenate(parts)
 
+    def _initial(self, blocks: Sequence[Block], cells: np.ndarray) -> State | None:
+        """The state to start from, each (cells, ...), looked at as the forcing is."""
+        if self.initial is None:
+            return None
+        land, parts = self.store.land, []
+        for block in blocks:
+            region = dict(zip(land.dims, block.region, strict=True))
+            parts.append(restart.states(self.initial.isel(region), land[region]))
+        state = State(*map(np.concatenate, zip(*parts, strict=True)))
+        restart.refuse_impossible(
+            state,
+            self.simulator.capacity(self.static[cells]),
+            lambda n: self.store.describe(cells[n]),
+        )
+        return state
+
     def _simulated(
-        self, cells: np.ndarray, forcing: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """What is written of some cells, by name, (cells, steps) or (cells,)."""
+        self, cells: np.ndarray, forcing: np.ndarray, state: State | None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """What is written of some cells, by name, (cells, steps) or (cells, ...).
+
+        Returns:
+            The predictions, and the state at the end of the last day.
+        """
         job = self.job
-        values = self.simulator(forcing, self.static[cells])
+        values, final = self.simulator(forcing, self.static[cells], state)
         values |= self._balance(values, cells)
-        return {
+        written = {
             name: self._monthly(values[name])
             if job.monthly and name in SERIES
             else values[name]
             for name in job.names
             if VARIABLES[name].kind != "constant"
         }
+        return written, restart.arrays(final)
 
     def _balance(
         self, values: Mapping[str, np.ndarray], cells: np.ndarray
@@ -126,14 +160,25 @@ class Work:
 
     def _begin(self, name: str, values: np.ndarray, block: Block):
         """Begins to write a variable of a block."""
-        shape = [region.stop - region.start for region in block.region]
         job = self.job
         _, factor = predictions.stored_units(name, job.profile)
-        grid = np.full((*shape, *values.shape[1:]), np.nan, "float32")
-        grid.reshape(-1, *values.shape[1:])[block.place] = values * np.float32(factor)
+        grid = _on_block(np.asarray(values * np.float32(factor), "float32"), block)
         region, dims = block.region, None
         if values.ndim > 1:  # time comes last here, and first in the array
             region = (slice(None), *region)
             dims = (*range(1, len(region)), 0)
         stored = predictions.stored_name(name, job.profile)
         return self.arrays.begin("", grid, region, stored, dims)
+
+
+def _together(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays of all cells, by name."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _on_block(values: np.ndarray, block: Block) -> np.ndarray:
+    """Values (cells, ...) on the rectangle of a block, NaN at sea."""
+    shape = [region.stop - region.start for region in block.region]
+    grid = np.full((*shape, *values.shape[1:]), np.nan, values.dtype)
+    grid.reshape(-1, *values.shape[1:])[block.place] = values
+    return grid

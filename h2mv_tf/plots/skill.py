@@ -25,10 +25,13 @@ def skill_scores(scores: xr.Dataset, statistic: str = "median") -> Figure:
 
     Args:
         scores: An evaluation: `summary` (model, variable, scale, metric, cells, region,
-            statistic), of which test cells of the first region are shown.
+            statistic), of which the test cells, or all where none tests, of the
+            first region are shown.
         statistic: Over cells.
     """
-    summary = scores.summary.sel(cells="test", statistic=statistic).isel(region=0)
+    summary = scores.summary.sel(statistic=statistic).isel(region=0)
+    tested = summary.sel(cells="test")
+    summary = tested if tested.notnull().any() else summary.sel(cells="all")
     summary = summary.sel(metric=[name for name in SHOWN if name in summary.metric])
     known = summary.notnull().any(("variable", "scale", "metric"))
     models = [name for name in MODELS if name in summary.model[known]]

@@ -1,7 +1,7 @@
 """What a folder holds, as sections of a page."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -85,12 +85,12 @@ def _run(run: RunFolder) -> Page:
     store = settings.data.store
     resume = f"python trainers/train.py --resume --run-dir {_quoted(path)}"
     missing = [
-        Missing("Results on the test cells", resume, "test" in metrics),
+        Missing("Results on the test cells", resume, _finished(metrics)),
         Missing("Predictions", _verb("predict", path), simulated.exists()),
         _no_evaluation("Evaluation", simulated, store),
         Missing("Figures of results", _verb("plot", path), _drawn(run.figures)),
     ]
-    facts = (*_facts(settings), ("Fold", f"{settings.split.fold} of 10"))
+    facts = (*_facts(settings, metrics), ("Fold", f"{settings.split.fold} of 10"))
     return _page(f"Run {_name(path)}", facts, sections, missing)
 
 
@@ -112,7 +112,7 @@ def _cross_validation(path: Path, runs: Sequence[RunFolder]) -> Page:
         ),
         _provenance(ensemble),
     ]
-    unfinished = [name for name, metrics in results.items() if "test" not in metrics]
+    unfinished = [name for name, found in results.items() if not _finished(found)]
     resume = (
         "python trainers/cross_validate.py --config "
         f"{_quoted(runs[0].config_file)} --run-dir {_quoted(path)}"
@@ -124,7 +124,8 @@ def _cross_validation(path: Path, runs: Sequence[RunFolder]) -> Page:
         Missing("Equifinality", _verb("equifinality", path), differences.exists()),
         Missing("Figures", _verb("plot", path), _drawn(path / "figures")),
     ]
-    facts = (*_facts(settings), ("Folds", f"{len(runs)}"))
+    metrics = results[runs[0].path.name]
+    facts = (*_facts(settings, metrics), ("Folds", f"{len(runs)}"))
     return _page(f"Cross-validation {_name(path)}", facts, sections, missing)
 
 
@@ -142,22 +143,34 @@ def _page(
     )
 
 
-def _facts(settings: config.Config) -> list[tuple[str, str]]:
+def _finished(metrics: Mapping) -> bool:
+    """Whether a run waits for nothing: it was trained to the end, or imported."""
+    return "test" in metrics or "imported" in metrics
+
+
+def _facts(settings: config.Config, metrics: Mapping) -> list[tuple[str, str]]:
     facts = []
     if settings.provenance:
         made = settings.provenance
         created = datetime.fromisoformat(made.created)
         commit, *dirty = (made.commit or "unknown").split("-")
         facts = [
-            ("Trained", f"{created:%Y-%m-%d %H:%M %Z}"),
+            (
+                "Imported" if "imported" in metrics else "Trained",
+                f"{created:%Y-%m-%d %H:%M %Z}",
+            ),
             ("Version", f"h2mv_tf {made.version}"),
             ("Commit", commit[:COMMIT] + " with changes" * bool(dirty)),
         ]
+    if "imported" in metrics:
+        facts.append(("Weights", metrics["imported"]["from"]))
     return [*facts, ("Store", f"{settings.data.store}")]
 
 
 def _no_evaluation(what: str, simulated: Path, store: Path) -> Missing:
-    command = f"{_verb('evaluate', simulated)} --data {_quoted(store)}"
+    command = _verb("evaluate", simulated)
+    if store != config.UNKNOWN:
+        command += f" --data {_quoted(store)}"
     return Missing(what, command, files.scores(simulated).exists())
 
 

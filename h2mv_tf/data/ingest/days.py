@@ -72,6 +72,21 @@ def stepped(
     return _months(data.assign_coords(time=time), step)
 
 
+def gaps(time: pd.DatetimeIndex) -> str:
+    """The first step that is not of one day, in words; nothing where all are.
+
+    Args:
+        time: The time stamps.
+    """
+    wrong = np.flatnonzero(np.diff(time) != DAY)
+    if not wrong.size:
+        return ""
+    before, after = (
+        f"{time[wrong[0] + n]:%Y-%m-%d %H:%M}".removesuffix(" 00:00") for n in (0, 1)
+    )
+    return f"{before} followed by {after}, first of {wrong.size} such steps"
+
+
 def _step(time: pd.DatetimeIndex, name: object) -> pd.Timedelta:
     """The usual distance of two time stamps."""
     if len(time) < 2:

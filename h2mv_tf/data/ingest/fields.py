@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from h2mv_tf.data.ingest.cells import Cells
-from h2mv_tf.data.ingest.days import Stamps, Steps, stepped
+from h2mv_tf.data.ingest.days import Stamps, Steps, gaps, stepped
 from h2mv_tf.data.ingest.names import methods
 from h2mv_tf.data.ingest.sources import Source
 from h2mv_tf.data.units import (
@@ -102,7 +101,13 @@ def _term(
         )
     amounts = is_amount(found, variable.units)
     steps = stepped(data, amounts=amounts, stamps=stamps, bounded=source.bounded(name))
-    values = _native(steps, found, variable, amounts, methods(data))
+    try:
+        values = native(steps, found, variable, methods(data))
+    except UserError as error:
+        raise UserError(
+            f"{error} Mend its attribute units, or choose otherwise with --map "
+            f"{variable.group}=VARIABLE."
+        ) from error
     return steps._replace(data=cells.regridded(values))
 
 
@@ -128,11 +133,20 @@ def in_order(data: xr.DataArray, *leading: str) -> xr.DataArray:
     return data.transpose(*dims)
 
 
-def _native(
-    steps: Steps, found: str, variable: Variable, amounts: bool, how: str
-) -> xr.DataArray:
-    """Values in the units of the registry, in double precision."""
+def native(steps: Steps, found: str, variable: Variable, how: str) -> xr.DataArray:
+    """Values in the units of the registry, in double precision.
+
+    Args:
+        steps: Of days or months, lazy.
+        found: Their units.
+        variable: Of the registry.
+        how: Their CF cell methods.
+
+    Raises:
+        UserError: The units do not convert.
+    """
     data, wanted = steps.data.astype("float64"), variable.units
+    amounts = is_amount(found, wanted)
     total = amounts and (steps.summed or "time: sum" in how)
     if total or (converts(found, wanted) and is_per_month(found, wanted)):
         if steps.per == "month":
@@ -147,8 +161,7 @@ def _native(
     if not converts(found, wanted):
         raise UserError(
             f"'{data.name}' has units '{found}', which do not convert to "
-            f"{variable.label}.{_advice(found, amounts)} Mend its attribute units, or "
-            f"choose otherwise with --map {variable.group}=VARIABLE."
+            f"{variable.label}.{_advice(found, amounts)}"
         )
     return data.copy(data=data.data.map_blocks(converted, found, wanted, dtype=float))
 
@@ -172,13 +185,8 @@ def on_common_days(fields: Sequence[Field]) -> tuple[list[Field], tuple[str, ...
     spans = {}
     for found in fields:
         time = found.data.indexes["time"]
-        wrong = np.flatnonzero(np.diff(time) != pd.Timedelta(days=1))
-        if len(time) < 2 or wrong.size:
-            what = f"{len(time)} time step"
-            if wrong.size:
-                before, after = time[wrong[0]], time[wrong[0] + 1]
-                what = f"{before:%Y-%m-%d} followed by {after:%Y-%m-%d}, "
-                what += f"first of {wrong.size} such steps"
+        what = gaps(time) or "1 time step" * (len(time) < 2)
+        if what:
             raise UserError(
                 "time has to be daily without gaps, or of regular steps within days; "
                 f"'{'+'.join(found.names)}' has {what}. Fill the gaps."

@@ -88,7 +88,7 @@ class Flow:
         place = content.place
         days = max(field.data.sizes["time"] for field in content.fields.values())
         cells = memory * CELLS_SHARE / (DAY_OF_CELL * days)
-        self._sides = _sides(place.sizes, writer.tile, cells)
+        self._sides = sides(place.sizes, writer.tile, cells)
         self._regions = blocks(place.sizes, self._sides)
 
     def run(self, progress: Progress) -> Tally:
@@ -186,7 +186,7 @@ class Flow:
             return
         content, writer = self._content, self._writer
         forcing = {name: self._read(content.fields[name], region) for name in FORCING}
-        negative = _without_rounding(forcing["precipitation"])
+        negative = without_rounding(forcing["precipitation"])
         static = content.static.values[(slice(None), *region)].copy()
         land, lacking = self._land(region, forcing, static)
         for name, values in forcing.items():
@@ -292,24 +292,33 @@ class Flow:
         return Tally.from_json(json.loads(text))
 
 
-def _sides(
+def sides(
     sizes: Mapping[str, int], tile: Mapping[str, int], cells: float
 ) -> dict[str, int]:
     """Sides of regions of at most so many cells, or else of one tile.
 
     They are wide rather than high, as the rows of a map lie one after the other.
+
+    Args:
+        sizes: Cells along each dimension of space.
+        tile: Those of a tile.
+        cells: Of a region.
     """
-    sides, fitting = dict(tile), cells / math.prod(tile.values())
+    found, fitting = dict(tile), cells / math.prod(tile.values())
     for dim in reversed(tile):
         across = math.ceil(sizes[dim] / tile[dim])
         count = max(min(int(fitting), across), 1)
-        sides[dim] = tile[dim] * count
+        found[dim] = tile[dim] * count
         fitting /= count
-    return sides
+    return found
 
 
-def _without_rounding(precipitation: np.ndarray) -> Extent:
-    """Sets to zero, in place, what packing has left a little negative."""
+def without_rounding(precipitation: np.ndarray) -> Extent:
+    """Sets to zero, in place, what packing has left a little negative.
+
+    Args:
+        precipitation: May be written to [mm d-1].
+    """
     negative = (precipitation < 0) & (precipitation >= -ROUNDING)
     found = Extent.of(precipitation[negative])
     precipitation[negative] = 0

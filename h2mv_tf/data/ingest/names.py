@@ -4,7 +4,7 @@ What the user names comes first, then our, CMIP's, the published code's and ECMW
 names, then CF standard names; `+` adds up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import xarray as xr
@@ -66,17 +66,9 @@ def choose(arrays: Arrays, mapping: Mapping[str, str]) -> Choice:
     for variable in (VARIABLES[name] for name in SERIES):
         sources = named.get(variable.name)
         if sources is None:
-            sources = _by_name(series, variable) or _by_standard_name(series, variable)
+            sources = sources_of(series, variable, _mapped)
         if sources:
             found[variable] = sources
-        elif variable.name in FORCING:
-            raise UserError(
-                f"there is no {variable.label}. Looked for the names "
-                f"{', '.join(_names(variable))} and the standard names "
-                f"{', '.join(_standard_names(variable))}; found along time: "
-                f"{', '.join(series) or 'nothing'}. Name it with "
-                f"--map {variable.group}=VARIABLE."
-            )
     masks = [*named.get(MASK, ()), *LAND_NAMES]
     for standard_name in LAND_STANDARD_NAMES:
         masks += _with_standard_name(arrays, standard_name)
@@ -93,6 +85,36 @@ def along_time(arrays: Arrays) -> Arrays:
     longest = max((data.sizes["time"] for data in series.values()), default=0)
     least = min(longest, 2)
     return {name: data for name, data in series.items() if data.sizes["time"] >= least}
+
+
+def sources_of(
+    series: Arrays, variable: Variable, choice: Callable[[Variable, str], str]
+) -> tuple[str, ...]:
+    """The variables of a data set that add up to one of the store's.
+
+    Args:
+        series: Those along time, by name.
+        variable: Forcing, or an observation that may be missing.
+        choice: How a user names it, for messages: of the variable and of the names
+            of its sources, as in "ssr+str".
+
+    Raises:
+        UserError: Forcing is not found, or a standard name fits several variables.
+    """
+    found = _by_name(series, variable) or _by_standard_name(series, variable, choice)
+    if not found and variable.name in FORCING:
+        raise UserError(
+            f"there is no {variable.label}. Looked for the names "
+            f"{', '.join(_names(variable))} and the standard names "
+            f"{', '.join(_standard_names(variable))}; found along time: "
+            f"{', '.join(series) or 'nothing'}. Name it with "
+            f"{choice(variable, 'VARIABLE')}."
+        )
+    return found
+
+
+def _mapped(variable: Variable, names: str) -> str:
+    return f"--map {variable.group}={names}"
 
 
 def _named(arrays: Arrays, mapping: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -124,7 +146,9 @@ def _by_name(series: Arrays, variable: Variable) -> tuple[str, ...]:
     return ()
 
 
-def _by_standard_name(series: Arrays, variable: Variable) -> tuple[str, ...]:
+def _by_standard_name(
+    series: Arrays, variable: Variable, choice: Callable[[Variable, str], str]
+) -> tuple[str, ...]:
     for standard_names in _standard_names(variable):
         terms = [_means_of(series, name) for name in standard_names.split("+")]
         if all(len(names) == 1 for names in terms):
@@ -134,7 +158,7 @@ def _by_standard_name(series: Arrays, variable: Variable) -> tuple[str, ...]:
             hint = "+".join(names[0] for names in terms)
             raise UserError(
                 f"{variable.label} could be any of {several}, by their standard name. "
-                f"Choose, as in --map {variable.group}={hint}."
+                f"Choose, as in {choice(variable, hint)}."
             )
     return ()
 

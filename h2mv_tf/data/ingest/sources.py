@@ -127,7 +127,7 @@ def reading(paths: Sequence[Path], chunk_bytes: float) -> Iterator[Source]:
             except UserError as error:
                 raise UserError(f"Source '{path}': {error}") from error
         if not any("time" in p.data.coords for all in pieces.values() for p in all):
-            raise UserError(f"Source '{paths[0]}': {_no('time', datasets[0])}")
+            raise UserError(f"Source '{paths[0]}': {lacking('time', datasets[0])}")
         yield Source(
             paths=tuple(paths),
             arrays={name: _joined(found) for name, found in pieces.items()},
@@ -158,10 +158,10 @@ def _first_line(error: Exception) -> str:
 
 def _arranged(dataset: xr.Dataset) -> tuple[xr.Dataset, bool]:
     """The data set on time, lat and lon or cell, and whether time has bounds."""
-    axes = {name: _axis(dataset, name) for name in COORDINATES}
+    axes = {name: axis_of(dataset, name) for name in COORDINATES}
     for name in ("lat", "lon"):
         if axes[name] is None:
-            raise UserError(_no(name, dataset))
+            raise UserError(lacking(name, dataset))
     axes = {name: axis for name, axis in axes.items() if axis is not None}
     if not axes["lat"].dims and not axes["lon"].dims:  # one point that was cut out
         dataset = dataset.drop_vars([axes["lat"].name, axes["lon"].name])
@@ -183,13 +183,13 @@ def _arranged(dataset: xr.Dataset) -> tuple[xr.Dataset, bool]:
     names = {}
     if sites:
         renamed[axes["lat"].dims[0]] = "cell"
-        names = _names_of_sites(dataset, axes["lat"].dims[0])
+        names = names_of_sites(dataset, axes["lat"].dims[0])
     values = {name: axis.values for name, axis in axes.items()}
     values["lon"] = np.where(values["lon"] >= 180, values["lon"] - 360, values["lon"])
     middles = None
     if "time" in axes:
         middles = _middles(dataset, axes["time"])
-        values["time"] = _dates(axes["time"]) if middles is None else middles
+        values["time"] = dates(axes["time"]) if middles is None else middles
 
     dataset = dataset.drop_vars([axis.name for axis in axes.values()], errors="ignore")
     replaced = {*dataset.indexes, *renamed.values()}
@@ -204,7 +204,13 @@ def _arranged(dataset: xr.Dataset) -> tuple[xr.Dataset, bool]:
     return dataset, middles is not None
 
 
-def _axis(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
+def axis_of(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
+    """The coordinate of time, latitude or longitude, by its name or standard name.
+
+    Args:
+        dataset: As the file has it.
+        name: Of `COORDINATES`.
+    """
     standard_name = COORDINATES[name]["standard_name"]
     others = dataset.cf.standard_names.get(standard_name, ())
     for key in (name, standard_name, *others):
@@ -213,15 +219,26 @@ def _axis(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
     return None
 
 
-def _no(name: str, dataset: xr.Dataset) -> str:
+def lacking(name: str, dataset: xr.Dataset) -> str:
+    """Tells that a data set has no such coordinate.
+
+    Args:
+        name: Of `COORDINATES`.
+        dataset: As the file has it.
+    """
     return (
         f"there is no coordinate {COORDINATES[name]['standard_name']}. Found: "
         f"{', '.join(map(str, dataset.variables))}."
     )
 
 
-def _names_of_sites(dataset: xr.Dataset, dim: str) -> dict[str, tuple]:
-    """The first text that each site has, as the coordinate `name`."""
+def names_of_sites(dataset: xr.Dataset, dim: str) -> dict[str, tuple]:
+    """The first text that each site has, as the coordinate `name`.
+
+    Args:
+        dataset: As the file has it.
+        dim: Its dimension of sites.
+    """
     for variable in dataset.variables.values():
         if variable.dims == (dim,) and variable.dtype.kind in "OSUT":
             texts = [
@@ -234,7 +251,7 @@ def _names_of_sites(dataset: xr.Dataset, dim: str) -> dict[str, tuple]:
 
 def _middles(dataset: xr.Dataset, time: xr.DataArray) -> pd.DatetimeIndex | None:
     """The middles of the time steps, where the file has their bounds."""
-    _dates(time)
+    dates(time)
     bounds = dataset.get(time.attrs.get("bounds", time.encoding.get("bounds")))
     if bounds is None or bounds.shape != (time.size, 2) or bounds.dtype.kind != "M":
         return None
@@ -244,7 +261,15 @@ def _middles(dataset: xr.Dataset, time: xr.DataArray) -> pd.DatetimeIndex | None
     return pd.DatetimeIndex(start + (end - start) / 2).round("s")
 
 
-def _dates(time: xr.DataArray) -> pd.DatetimeIndex:
+def dates(time: xr.DataArray) -> pd.DatetimeIndex:
+    """The time stamps, to the second.
+
+    Args:
+        time: The coordinate.
+
+    Raises:
+        UserError: The calendar is another one, or a stamp is missing.
+    """
     index = time.to_index()
     if not isinstance(index, pd.DatetimeIndex):
         calendar = getattr(index, "calendar", "without dates")
