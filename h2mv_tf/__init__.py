@@ -11,6 +11,9 @@ doi 10.5194/gmd-18-2921-2025.
 import importlib
 from pathlib import Path
 
+from h2mv_tf.errors import UserError
+
+__all__ = ["UserError", "load"]
 __version__ = "0.1.0"
 
 

@@ -102,7 +102,7 @@ class LoadedModel:
         """What the model takes and gives, where it comes from, and how good it is.
 
         Raises:
-            UserError: It has none, as runs before version 0.2.
+            UserError: It has none, as older runs.
         """
         is_graph = (self.path / GRAPH).is_file()
         return Card.read(self.path if is_graph else RunFolder(self.path).saved_model)

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,13 @@ import yaml
 from h2mv_tf import config, variables
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DEMO = ROOT / "saved_models" / "demo" / "README.md"
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "saved_models" / "README.md",
+    DEMO,
+]
 
 
 def table(page: Path, header: str) -> list[list[str]]:
@@ -52,14 +59,14 @@ def test_the_configuration_page_lists_every_field_with_its_default():
         assert shown == value or str(shown) == str(value), field
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_names_no_place_of_this_machine(page):
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"/(work|root|tmp|home)/", text)
@@ -80,6 +87,23 @@ def test_the_scripts_of_a_page_are_scripts(page, count):
     assert len(scripts) == count
     for script in scripts:
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DEMO], ids=["README", "demo"])
+def test_the_python_that_a_visitor_runs_first_runs_the_demo_model(page):
+    text = page.read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={"TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    for name in ("swe", "soil_moisture", "runoff"):
+        assert name in result.stdout
 
 
 def test_the_python_of_the_data_page_makes_a_store(tmp_path, monkeypatch):

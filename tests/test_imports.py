@@ -10,7 +10,7 @@ PACKAGE = ROOT / "h2mv_tf"
 
 # Module -> the modules of the package that it may import.
 ALLOWED = {
-    "__init__": set(),
+    "__init__": {"errors"},
     "variables": set(),
     "errors": set(),
     "startup": set(),

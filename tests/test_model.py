@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from h2mv_tf import variables
 from h2mv_tf.cell import State
-from h2mv_tf.model import CAPACITY_OFFSET, H2MV, Normalization, leaky_relu
+from h2mv_tf.model import CAPACITY_OFFSET, H2MV, Normalization, leaky_relu, softplus
 
 CELLS, DAYS, STATIC = 3, 40, 4
 START = {"snowfall_correction": 3.0, "baseflow_fraction": -3.0}
@@ -280,6 +280,16 @@ def test_single_precision_follows_double_precision(inputs, outputs):
 def test_the_rectifier_leaks_a_hundredth():
     x = tf.constant([-2.0, 0.0, 3.0], "float64")
     assert_array_equal(leaky_relu(x), [-0.02, 0.0, 3.0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softplus_and_its_slope_are_tensorflows_to_the_last_digit(dtype):
+    x = tf.constant([-1e4, -100, -1, 0, 1, 79.9, 80, 80.1, 100, 1e4], dtype)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        ours, theirs = softplus(x), tf.nn.softplus(x)
+    assert_array_equal(ours, theirs)
+    assert_array_equal(tape.gradient(ours, x), tape.gradient(theirs, x))
 
 
 def test_the_encoder_worked_by_hand():

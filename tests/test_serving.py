@@ -198,7 +198,7 @@ def test_a_network_learns_through_the_layer_and_tunes_it(page):
     losses = names["losses"]
     assert losses[7] < losses[0] / 2, "by what is in front of the layer"
     assert losses[-1] < losses[7], "by the layer too"
-    assert names["factors"].mean() > 1.05, "towards the 1.2 of the truth"
+    assert 1.1 < names["factors"].mean() < 1.3, "towards the 1.2 of the truth"
 
 
 def test_the_layer_computes_with_the_weights_that_were_tuned(page):
@@ -208,9 +208,10 @@ def test_the_layer_computes_with_the_weights_that_were_tuned(page):
     assert len(layer.trainable_weights) == len(trained)
     for weight in layer.trainable_weights:
         same = [np.array_equal(weight, before) for before in map(np.asarray, trained)]
-        assert not any(same), weight.path
+        # The capacity learns only where a soil fills up.
+        assert not any(same) or "soil_water_capacity" in weight.path
     truth = {"forcing": names["truth"], "static": names["series"]["static"]}
-    assert np.abs(layer(truth)["runoff"] - names["observed"]).max() > 1e-4
+    assert np.abs(layer(truth)["tws"] - names["observed"]).max() > 0.1
 
 
 def test_a_stream_of_batches_is_one_call(page, expected):
@@ -273,13 +274,15 @@ def test_litert_runs_the_other_signatures_on_other_sizes(page, inputs, signature
     page.section("LiteRT")
     from ai_edge_litert.interpreter import Interpreter
 
-    runner = Interpreter(str(page.folder / "demo.tflite")).get_signature_runner(
-        signature
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(page.folder / MODEL), signature_keys=[signature]
     )
+    interpreter = Interpreter(model_content=converter.convert())
+    runner = interpreter.get_signature_runner(signature)
     asked = inputs(signature)
-    assert_same(runner(**asked), page.ask(signature, **asked))
-    fewer = {k: v[:1] if np.ndim(v) else v for k, v in asked.items()}
-    assert_same(runner(**fewer), page.ask(signature, **fewer))
+    for cells in (3, 1):
+        some = {k: v[:cells] if np.ndim(v) else v for k, v in asked.items()}
+        assert_same(runner(**some), page.ask(signature, **some))
 
 
 def test_onnx_gives_the_numbers_of_tensorflow(page, expected):

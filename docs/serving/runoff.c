@@ -78,7 +78,7 @@ int main(int count, char **words) {
   const float *value = TF_TensorData(runoff);
   for (int64_t cell = 0; cell < cells; cell++)
     for (int64_t day = 0; day < days; day++)
-      printf("%.6g%c", *value++, day + 1 < days ? ' ' : '\n');
+      printf("%.9g%c", *value++, day + 1 < days ? ' ' : '\n');
 
   TF_DeleteTensor(runoff);
   for (int n = 0; n < 2; n++) TF_DeleteTensor(series[n]);

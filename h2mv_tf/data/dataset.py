@@ -30,7 +30,8 @@ from h2mv_tf.data.units import converted, converts
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import FORCING, VARIABLES, Variable
 
-BLOCK = 2e8  # bytes of the forcing that is read at once
+BLOCK = 2e8  # bytes of the forcing that dask reads at once
+AT_ONCE = 128  # cells of a block that is in memory: enough for a device
 # Static inputs that a data set has as coordinates, by names that `axis_of` knows.
 COORDINATES = {"latitude": "lat", "longitude": "lon", "lat": "lat", "lon": "lon"}
 
@@ -171,7 +172,7 @@ def _days(axis: xr.DataArray) -> pd.DatetimeIndex:
 
 
 def _terms(dataset: xr.Dataset, time: str) -> dict[str, list[xr.DataArray]]:
-    """The variables that add up to each forcing."""
+    """The variables that add up to each forcing, all on the same dims."""
     variables = {str(name): data for name, data in dataset.data_vars.items()}
     renamed = {
         name: data.rename({time: "time"})
@@ -180,13 +181,14 @@ def _terms(dataset: xr.Dataset, time: str) -> dict[str, list[xr.DataArray]]:
         for name, data in variables.items()
     }
     series = along_time(renamed)
-    return {
-        name: [
-            variables[source]
-            for source in sources_of(series, VARIABLES[name], _assigned)
-        ]
-        for name in FORCING
-    }
+    sources = {name: sources_of(series, VARIABLES[name], _assigned) for name in FORCING}
+    wanted = [name for of in sources.values() for name in of]
+    chosen = dataset[list(dict.fromkeys(wanted))]
+    if not chosen.chunks or chosen.nbytes <= BLOCK:
+        chosen = chosen.compute()
+    # One rain for many temperatures is an experiment, too.
+    whole = iter(xr.broadcast(*(chosen[name] for name in wanted)))
+    return {name: [next(whole) for _ in of] for name, of in sources.items()}
 
 
 def _assigned(variable: Variable, names: str) -> str:
@@ -196,10 +198,12 @@ def _assigned(variable: Variable, names: str) -> str:
 
 
 def _tile(series: xr.DataArray) -> dict[str, int]:
-    """Cells of a block: whole chunks where they are small, and never too many."""
+    """Cells of a block: whole chunks of dask where they are small."""
     space = {dim: size for dim, size in series.sizes.items() if dim != "time"}
+    if not series.chunks:
+        return sides(space, dict.fromkeys(space, 1), AT_ONCE)
     most = BLOCK / (len(FORCING) * series.sizes["time"] * np.dtype("float64").itemsize)
-    chunks = {dim: max(series.chunksizes.get(dim, (1,))) for dim in space}
+    chunks = {dim: max(series.chunksizes[dim]) for dim in space}
     if math.prod(chunks.values()) > most:
         chunks = dict.fromkeys(space, 1)
     return sides(space, chunks, most)

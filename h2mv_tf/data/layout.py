@@ -72,19 +72,11 @@ class Layout:
         """A series on the dims of a store, without coordinates.
 
         Args:
-            series: On all dims of the data set, in any order.
-
-        Raises:
-            UserError: It has other dims.
+            series: On all dims of the template, in any order.
         """
-        expected = (self.time, *self.space)
-        if set(series.dims) != set(expected):
-            raise UserError(
-                f"'{series.name}' has dims {_words(series.dims)}, but "
-                f"'{self.template.name}' {_words(self.template.dims)}. Bring all "
-                "forcing to the same days and cells."
-            )
-        bare = xr.DataArray(series.variable, name=series.name).transpose(*expected)
+        bare = xr.DataArray(series.variable, name=series.name).transpose(
+            self.time, *self.space
+        )
         bare = bare.rename({self.time: "time"} if self.time != "time" else {})
         if not self.space:  # one site
             return bare.expand_dims("cell", axis=-1)

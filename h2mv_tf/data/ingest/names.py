@@ -67,6 +67,8 @@ def choose(arrays: Arrays, mapping: Mapping[str, str]) -> Choice:
         sources = named.get(variable.name)
         if sources is None:
             sources = sources_of(series, variable, _mapped)
+        elif not sources and variable.name in FORCING:  # it cannot be left out
+            raise _absent(series, variable, _mapped)
         if sources:
             found[variable] = sources
     masks = [*named.get(MASK, ()), *LAND_NAMES]
@@ -103,14 +105,20 @@ def sources_of(
     """
     found = _by_name(series, variable) or _by_standard_name(series, variable, choice)
     if not found and variable.name in FORCING:
-        raise UserError(
-            f"there is no {variable.label}. Looked for the names "
-            f"{', '.join(_names(variable))} and the standard names "
-            f"{', '.join(_standard_names(variable))}; found along time: "
-            f"{', '.join(series) or 'nothing'}. Name it with "
-            f"{choice(variable, 'VARIABLE')}."
-        )
+        raise _absent(series, variable, choice)
     return found
+
+
+def _absent(
+    series: Arrays, variable: Variable, choice: Callable[[Variable, str], str]
+) -> UserError:
+    return UserError(
+        f"there is no {variable.label}. Looked for the names "
+        f"{', '.join(_names(variable))} and the standard names "
+        f"{', '.join(_standard_names(variable))}; found along time: "
+        f"{', '.join(series) or 'nothing'}. Name it with "
+        f"{choice(variable, 'VARIABLE')}."
+    )
 
 
 def _mapped(variable: Variable, names: str) -> str:
