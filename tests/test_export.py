@@ -18,9 +18,11 @@ from h2mv_tf.__main__ import main
 from h2mv_tf.card import ASSETS, CLIENT, FILE, PAGE, Card
 from h2mv_tf.errors import UserError
 from h2mv_tf.export import export, next_version
+from h2mv_tf.signatures import signatures
 from h2mv_tf.trained import Trained
 
 LONGEST = 88  # columns
+DEMO = ROOT / "saved_models" / "demo"
 CLIENT_WITHOUT_US = """
     import json, os, sys
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -46,6 +48,37 @@ CLIENT_WITHOUT_US = """
             outputs = loaded.signatures[signature](**given, **others)
             runs |= {f"{name}/{signature}/{k}": v.numpy() for k, v in outputs.items()}
     np.savez(result, **runs)
+"""
+
+
+BALANCE_OF_THE_DEMO = """
+    import json, os, sys
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import numpy as np
+    import tensorflow as tf
+
+    model = tf.saved_model.load(sys.argv[1])
+    card = json.loads(tf.io.read_file(model.model_card.asset_path).numpy())
+    days = np.arange(730)
+    season, rain = -np.cos(days / 58.1), np.random.default_rng(0).gamma(0.3, 8, 730)
+    forcing = [np.stack([80 + 70 * season, rain, 280 + 12 * season], axis=-1)]
+    given = {
+        "forcing": tf.constant(forcing, "float32"),
+        "static": tf.constant([[v["mean"] for v in card["static"]]], "float32"),
+    }
+    ask = model.signatures
+    start = ask["spin_up"](**given, cycles=tf.constant(1))
+    found = ask["simulate"](
+        **given,
+        **{"initial_" + v["name"]: start["final_" + v["name"]] for v in card["state"]},
+    )
+    sums = {name: np.sum(found[name], dtype="float64") for name in found}
+    stores = ("swe", "soil_moisture", "groundwater")
+    growth = sum(float(found["final_" + n] - start["final_" + n]) for n in stores)
+    lost = sums["evapotranspiration"] + sums["runoff"]
+    print(np.abs(found["water_balance_residual"]).max())
+    print(sums["corrected_precipitation"] - lost - growth, sums["evapotranspiration"])
+    assert not any("h2mv" in name for name in sys.modules)
 """
 
 
@@ -287,7 +320,28 @@ def test_a_card_of_another_version_is_refused(saved_model, tmp_path):
 
 
 def test_the_demo_is_small_and_of_this_version():
-    demo = ROOT / "saved_models" / "demo"
-    size = sum(file.stat().st_size for file in demo.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file())
     assert size < 5e6
-    assert Trained.open(demo).domain is not None
+    trained = Trained.open(DEMO)
+    card = Card.read(DEMO / "1")
+    assert card.path == "saved_models/demo/1"
+    assert trained.domain.cells == card.training.cells
+    functions = signatures(trained.model(), trained.domain)
+    for name, function in functions.items():
+        assert set(card.signatures[name].outputs) == set(function.structured_outputs)
+
+
+def test_a_process_without_this_project_closes_the_balance_of_the_demo(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(BALANCE_OF_THE_DEMO), str(DEMO / "1")],
+        cwd=tmp_path,
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    residual, closure, evaporation = map(float, result.stdout.split())
+    assert residual < 1e-3
+    assert abs(closure) < 0.1  # mm, in two years
+    assert 100 < evaporation < 2000  # mm in two years

@@ -6,6 +6,7 @@ import re
 import nbclient
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from scripts import ROOT
 
 TUTORIAL = ROOT / "docs" / "tutorial.ipynb"
@@ -54,6 +55,13 @@ def test_the_tutorial_runs_and_says_nothing_of_its_own(tutorial, tmp_path):
     client.execute()
     assert not wrong(notebook)
     assert len(figures(notebook)) == len(figures(tutorial))
+
+
+def test_a_mistake_in_a_notebook_is_one_line(capsys):
+    shell = InteractiveShell()
+    code = "import h2mv_tf.errors\nraise h2mv_tf.errors.UserError('What to do.')"
+    shell.run_cell(code)
+    assert capsys.readouterr().out.strip() == "UserError: What to do."
 
 
 def test_the_tutorial_is_committed_with_its_outputs(tutorial):
