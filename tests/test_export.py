@@ -72,9 +72,10 @@ BALANCE_OF_THE_DEMO = """
         **given,
         **{"initial_" + v["name"]: start["final_" + v["name"]] for v in card["state"]},
     )
-    sums = {name: np.sum(found[name], dtype="float64") for name in found}
+    found, start = ({k: v.numpy() for k, v in x.items()} for x in (found, start))
+    sums = {name: values.sum(dtype="float64") for name, values in found.items()}
     stores = ("swe", "soil_moisture", "groundwater")
-    growth = sum(float(found["final_" + n] - start["final_" + n]) for n in stores)
+    growth = sum((found["final_" + n] - start["final_" + n]).item() for n in stores)
     lost = sums["evapotranspiration"] + sums["runoff"]
     print(np.abs(found["water_balance_residual"]).max())
     print(sums["corrected_precipitation"] - lost - growth, sums["evapotranspiration"])
