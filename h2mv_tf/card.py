@@ -210,14 +210,24 @@ class Card(Part):
 
     def page(self) -> str:
         """The card for people, in Markdown."""
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("h2mv_tf", "."),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            autoescape=False,  # Markdown
-        )
-        return environment.get_template("card.md.j2").render(card=self)
+        return rendered("card.md.j2", card=self)
+
+
+def rendered(template: str, **values: object) -> str:
+    """A page made of a template of this package.
+
+    Args:
+        template: Its file, `.md.j2` or `.html.j2`.
+        **values: Its variables.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("h2mv_tf", "."),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=".html" in template,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def described_states() -> tuple[Described, ...]:

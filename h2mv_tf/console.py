@@ -43,7 +43,7 @@ def command(*, interrupted: str = "Interrupted.") -> Iterator[None]:
     package = logging.getLogger(__package__)
     package.addHandler(handler)
     package.setLevel(logging.INFO)
-    package.propagate = False
+    propagate, package.propagate = package.propagate, False
     try:
         yield
     except UserError as error:
@@ -58,6 +58,7 @@ def command(*, interrupted: str = "Interrupted.") -> Iterator[None]:
         sys.exit(INTERRUPTED)
     finally:
         package.removeHandler(handler)
+        package.propagate = propagate
 
 
 class _Screen(logging.Handler):

@@ -13,14 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
-import jinja2
 import numpy as np
 import pandas as pd
 import psutil
 import xarray as xr
 
 from h2mv_tf import distribution, predictions, restart
-from h2mv_tf.card import Card
+from h2mv_tf.card import Card, rendered
 from h2mv_tf.cell import State, empty_state
 from h2mv_tf.data.check import refuse_static
 from h2mv_tf.data.dataset import DatasetStore, Static
@@ -420,15 +419,7 @@ class LoadedModel:
             card = self.card
         except UserError:
             return None
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("h2mv_tf", "."),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            autoescape=True,
-        )
-        page = environment.get_template(PAGE)
-        return page.render(card=card, path=self.path.as_posix())
+        return rendered(PAGE, card=card, path=self.path.as_posix())
 
 
 class _Arrays:

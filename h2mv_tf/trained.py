@@ -69,7 +69,14 @@ class Trained:
             return cls.of_saved_model(path)
         if numbers := versions(path):
             return cls.of_saved_model(path / str(max(numbers)))
-        return cls.of(RunFolder(path))
+        run = RunFolder(path)
+        if not run.config_file.is_file():
+            raise UserError(
+                f"'{path}' is not a run folder, nor a SavedModel: it has neither "
+                f"config.yaml nor {GRAPH}. Train one with: python trainers/train.py "
+                "--run-dir DIR"
+            )
+        return cls.of(run)
 
     @classmethod
     def of_saved_model(cls, path: Path) -> "Trained":

@@ -19,6 +19,7 @@ from h2mv_tf.data.store import Store
 from h2mv_tf.data.synthetic import synthesize
 from h2mv_tf.data.writing import write_store
 from h2mv_tf.errors import UserError
+from h2mv_tf.inference import simulator
 from h2mv_tf.run_folder import RunFolder
 
 # For what several devices share; has to stand before TensorFlow computes anything.
@@ -143,3 +144,16 @@ def run(world, tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
     training.fit(small_settings(world), folder)
     return folder
+
+
+@pytest.fixture
+def simulated(monkeypatch):
+    """How many cells were simulated."""
+    counts, call = [], simulator.Simulator.__call__
+
+    def counted(self, forcing, *others):
+        counts.append(len(forcing))
+        return call(self, forcing, *others)
+
+    monkeypatch.setattr(simulator.Simulator, "__call__", counted)
+    return counts

@@ -321,19 +321,6 @@ def tiles(monkeypatch):
     monkeypatch.setattr(job, "MOST_CELLS", 4)
 
 
-@pytest.fixture
-def simulated(monkeypatch):
-    """How many cells were simulated."""
-    counts, call = [], simulator.Simulator.__call__
-
-    def counted(self, forcing, *others):
-        counts.append(len(forcing))
-        return call(self, forcing, *others)
-
-    monkeypatch.setattr(simulator.Simulator, "__call__", counted)
-    return counts
-
-
 def test_an_interrupted_call_goes_on_with_what_is_left(
     predict, whole, store, tiles, simulated, tmp_path
 ):

@@ -1,6 +1,5 @@
 """The library: data sets in and out, whatever their names, units, dims and chunks."""
 
-import logging
 import re
 import shutil
 import subprocess
@@ -405,7 +404,6 @@ def test_sea_stays_empty(few, few_results):
 
 
 def test_inputs_that_the_training_has_not_seen_are_told(model, site, caplog):
-    logging.getLogger("h2mv_tf").propagate = True  # whatever ran before
     hot = site.assign(air_temperature=site.air_temperature + 25)
     results = model.simulate(hot.assign(elevation=9000.0), variables=FEW)
     assert results.out_of_domain == 1

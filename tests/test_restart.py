@@ -23,7 +23,7 @@ from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import survey
 from h2mv_tf.data.writing import Shard
 from h2mv_tf.errors import UserError
-from h2mv_tf.inference import flow, job, simulator
+from h2mv_tf.inference import flow, job
 from h2mv_tf.model import H2MV
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.trained import Trained
@@ -171,19 +171,6 @@ def test_the_workers_of_a_dask_cluster_go_on_from_a_state(
 
 
 # Interruptions
-
-
-@pytest.fixture
-def simulated(monkeypatch):
-    """How many cells were simulated."""
-    counts, call = [], simulator.Simulator.__call__
-
-    def counted(self, forcing, *others):
-        counts.append(len(forcing))
-        return call(self, forcing, *others)
-
-    monkeypatch.setattr(simulator.Simulator, "__call__", counted)
-    return counts
 
 
 def test_an_interrupted_call_goes_on_with_the_state_as_well(
