@@ -1,6 +1,8 @@
 """What a run folder tells of the cells of a training: roles and ranges.
 
-describe(run, survey, roles, fold=1)
+    describe(run, survey, roles, fold=1)
+
+A training writes it, and an import of weights that were trained elsewhere.
 """
 
 import xarray as xr

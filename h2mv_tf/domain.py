@@ -1,7 +1,9 @@
 """Domain: the ranges of the inputs that a model has seen in its training.
 
-domain = Domain.of(survey, split.train)
-domain.forcing["air_temperature"].high
+    domain = Domain.of(survey, split.train)
+    domain.forcing["air_temperature"].high
+
+What lies beyond them is simulated, and told.
 """
 
 from collections.abc import Mapping
