@@ -35,6 +35,7 @@ from h2mv_tf.inference.simulator import Simulator
 from h2mv_tf.inference.work import Work
 from h2mv_tf.predictions import Profile
 from h2mv_tf.run_folder import RunFolder
+from h2mv_tf.signatures import DRIFT
 from h2mv_tf.trained import GRAPH, Trained
 from h2mv_tf.variables import DOMAIN, FORCING, STATES, VARIABLES, names
 
@@ -43,7 +44,6 @@ logger = logging.getLogger(__name__)
 # Cells times days from where on it is faster to compile the model first.
 WORTH_COMPILING = 200_000
 ONE_DAY = pd.Timedelta(days=1)
-DRIFT = "drift_"  # before the names of stores
 PAGE = "model.html.j2"
 
 

@@ -348,6 +348,7 @@ ALLOWED = {
         "predictions",
         "restart",
         "run_folder",
+        "signatures",
         "trained",
         "data.check",
         "data.dataset",
