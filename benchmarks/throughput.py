@@ -58,7 +58,7 @@ class PlainH2MV(H2MV):
         self.cell.outputs = CONSTRAINTS
         self.cell.output_size = len(CONSTRAINTS)
 
-    def spin_up(self, forcing, static, state=None):
+    def spin_up(self, forcing, static, state=None, **_):
         """As of `H2MV`."""
         state = state or self.empty_state(tf.shape(forcing)[0])
         return tf.nest.map_structure(

@@ -9,7 +9,7 @@ nearest right one.
 
 import difflib
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -87,11 +87,14 @@ class Split(Section):
 
 
 class Model(Section):
-    """Sizes of the networks."""
+    """The networks."""
 
-    encoder_units: PositiveInt = 150
+    encoder_units: PositiveInt = 150  # of each hidden layer of the static encoder
+    encoder_layers: PositiveInt = 1  # hidden ones
     code_size: PositiveInt = 12
     lstm_units: PositiveInt = 100
+    # Share of each hidden layer of the encoder that a training step leaves out.
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class Objective(Section):
@@ -198,7 +201,7 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     Raises:
         UserError: The file cannot be read, a key is unknown or a value is wrong.
     """
-    settings = {} if path is None else _read(Path(path))
+    settings = {} if path is None else read_yaml(Path(path), "configuration", Config)
     for override in overrides:
         _set(settings, override)
     try:
@@ -220,22 +223,68 @@ def parse(text: str) -> Config:
         raise UserError(f"The configuration: {_first(error)}") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def changed(settings: Config, values: Mapping[str, Any]) -> Config:
+    """A configuration with other values of some fields.
+
+    Args:
+        settings: The configuration.
+        values: By dotted name.
+
+    Raises:
+        UserError: A field is unknown or a value is wrong.
+    """
+    content = settings.model_dump()
+    for key, value in values.items():
+        *sections, field = key.split(".")
+        inner = content
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"unknown key '{key}'{_nearest_key([key])}")
+        inner[field] = value
+    try:
+        return Config.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise UserError(_first(error)) from error
+
+
+def difference(begun: Config, wanted: Config) -> tuple[str, Any, Any] | None:
+    """The first field in which two trainings differ: its name and both values.
+
+    What made them is left out, and how a synthetic world is made that is there.
+    """
+    first, second = begun.model_dump(), wanted.model_dump()
+    for section in first.keys() - {"provenance", "synthetic"}:
+        for field, value in first[section].items():
+            if value != second[section][field]:
+                return f"{section}.{field}", value, second[section][field]
+    return None
+
+
+def read_yaml(path: Path, what: str, content: type[Section]) -> dict[str, Any]:
+    """The content of a YAML file.
+
+    Args:
+        path: The file.
+        what: What it is to be, in words.
+        content: What is expected in it.
+
+    Raises:
+        UserError: It cannot be read, or is no mapping.
+    """
+    name = f"{what[:1].upper()}{what[1:]} '{path}'"
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            f"Cannot read configuration '{path}': {error.strerror}."
-        ) from error
+        raise UserError(f"Cannot read {what} '{path}': {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         words = " ".join(str(error).split())
-        raise UserError(f"Configuration '{path}' is not YAML: {words}") from error
+        raise UserError(f"{name} is not YAML: {words}") from error
     if settings is None:
         return {}
     if not isinstance(settings, dict):
         raise UserError(
-            f"Configuration '{path}' is not a mapping of sections. Expected keys "
-            f"{', '.join(Config.model_fields)}."
+            f"{name} is not a mapping. Expected keys {', '.join(content.model_fields)}."
         )
     return settings
 

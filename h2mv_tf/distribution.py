@@ -117,8 +117,8 @@ def strategy(
     if worker().count > 1:
         return _of_workers()
     chosen = own_devices(devices)
-    if devices == "auto" and batch_size is not None:
-        chosen = chosen[: max(1, batch_size // LEAST)]
+    if batch_size is not None:
+        chosen = chosen[: used(devices, len(chosen), batch_size)]
     if len(chosen) == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy(
@@ -126,6 +126,37 @@ def strategy(
         # The default is for GPUs; without them it would warn and then do this.
         cross_device_ops=None if _gpus() else tf.distribute.ReductionToOneDevice(),
     )
+
+
+def used(devices: Devices, available: int, batch_size: int) -> int:
+    """How many devices a training on one process takes.
+
+    Args:
+        devices: As of `strategy`.
+        available: That are there.
+        batch_size: Windows in a batch.
+    """
+    if devices != "auto":
+        return devices
+    return max(1, min(available, batch_size // LEAST))
+
+
+def shares(count: int) -> list[list[int]]:
+    """What is there, dealt out to processes that train side by side.
+
+    Args:
+        count: Of the processes.
+
+    Returns:
+        For each, numbers of GPUs, or of cores where there are none; at least one.
+    """
+    there = list(range(_gpus())) or _own_cores()
+    return [there[n::count] or [there[n % len(there)]] for n in range(count)]
+
+
+def has_gpus() -> bool:
+    """Whether TensorFlow finds a GPU."""
+    return _gpus() > 0
 
 
 def local_devices(strategy: tf.distribute.Strategy) -> int:
@@ -199,12 +230,16 @@ def _of_workers() -> tf.distribute.Strategy:
 
 
 def _cores() -> int:
+    """Cores that are worth a device each: hyper-threads share one."""
+    allowed = len(_own_cores())
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+
+
+def _own_cores() -> list[int]:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    else:
-        allowed = os.cpu_count() or 1
-    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _gpus() -> int:

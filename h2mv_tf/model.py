@@ -13,6 +13,9 @@ from h2mv_tf.cell import H2MVCell, Preparation, State, empty_state, one_day
 LEAK = 0.01  # slope of LeakyReLU in the published model; Keras' default is 0.3
 CAPACITY_OFFSET = 100.0  # starts the soil water capacity near 100 mm
 LEAST_CAPACITY = 1.0  # mm
+GENERATOR = (
+    "philox"  # of random numbers: the same on every device, with XLA and without
+)
 LARGE = 80.0  # from here on softplus(x) is x, in double precision too
 
 
@@ -36,9 +39,11 @@ class H2MV(keras.Model):
 
     Args:
         static_size: Number of static inputs.
-        encoder_units: Size of the hidden layer of the static encoder.
+        encoder_units: Size of each hidden layer of the static encoder.
+        encoder_layers: Number of its hidden layers.
         code_size: Size of the static code.
         lstm_units: Size of the LSTM.
+        dropout: Share of each hidden layer that a call with a seed leaves out.
         **kwargs: Of `keras.Model`; `dtype="float64"` computes in double.
 
     Call arguments:
@@ -50,6 +55,9 @@ class H2MV(keras.Model):
         training: Whether a gradient will be asked for. The time loop then has its
             own, which takes less time and memory than TensorFlow's.
         memory: Bytes that the days may keep for that gradient.
+        seed: Two integers, (2,), that choose what dropout leaves out: for each cell
+            and unit, on all days of spin-up and simulation alike. Without a seed
+            nothing is left out, in training neither.
 
     Returns:
         A dictionary by registry name, in native units: (cells, days) for what
@@ -67,27 +75,40 @@ class H2MV(keras.Model):
         static_size: int,
         *,
         encoder_units: int = 150,
+        encoder_layers: int = 1,
         code_size: int = 12,
         lstm_units: int = 100,
+        dropout: float = 0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
         for name, size in {
             "static_size": static_size,
             "encoder_units": encoder_units,
+            "encoder_layers": encoder_layers,
             "code_size": code_size,
             "lstm_units": lstm_units,
         }.items():
             if size < 1:
                 raise ValueError(f"H2MV needs {name} of at least 1; found {size}.")
+        if not 0 <= dropout < 1:
+            raise ValueError(
+                f"H2MV needs dropout of at least 0 and below 1; found {dropout}."
+            )
         self.static_size = static_size
         self.encoder_units = encoder_units
+        self.encoder_layers = encoder_layers
         self.code_size = code_size
         self.lstm_units = lstm_units
+        self.dropout = dropout
         policy = self.dtype_policy
         self.hidden_layer = keras.layers.Dense(
             encoder_units, name="encoder_hidden", dtype=policy
         )
+        self.deeper_layers = [
+            keras.layers.Dense(encoder_units, name=f"encoder_hidden_{n}", dtype=policy)
+            for n in range(2, encoder_layers + 1)
+        ]
         self.code_layer = keras.layers.Dense(
             code_size, name="encoder_code", dtype=policy
         )
@@ -114,7 +135,8 @@ class H2MV(keras.Model):
             trainable=False,
         )
         self.hidden_layer.build((None, self.static_size))
-        self.code_layer.build((None, self.encoder_units))
+        for layer in (*self.deeper_layers, self.code_layer):
+            layer.build((None, self.encoder_units))
         self.capacity_layer.build((None, self.code_size))
         self.cell.build()
         self.built = True
@@ -126,17 +148,21 @@ class H2MV(keras.Model):
         self.static_mean.assign(normalization.static_mean)
         self.static_std.assign(normalization.static_std)
 
-    def encode(self, static) -> tuple[tf.Tensor, tf.Tensor]:
+    def encode(self, static, seed=None) -> tuple[tf.Tensor, tf.Tensor]:
         """The static code (cells, code_size) and the soil water capacity [mm].
 
         SMmax = softplus(x + 100) + 1, which is at least 1 mm, (cells, 1).
 
         Args:
             static: Raw static inputs (cells, static_size).
+            seed: As in a call.
         """
         static = tf.cast(static, self.compute_dtype)
-        standardised = (static - self.static_mean) / self.static_std
-        hidden = leaky_relu(self.hidden_layer(standardised))
+        hidden = (static - self.static_mean) / self.static_std
+        for n, layer in enumerate((self.hidden_layer, *self.deeper_layers)):
+            hidden = leaky_relu(layer(hidden))
+            if self.dropout and seed is not None:
+                hidden = dropped(hidden, self.dropout, folded(seed, n))
         code = leaky_relu(self.code_layer(hidden))
         raw = self.capacity_layer(code)
         return code, softplus(raw + CAPACITY_OFFSET) + LEAST_CAPACITY
@@ -145,19 +171,22 @@ class H2MV(keras.Model):
         """Empty stores, for a number of cells."""
         return empty_state(cells, self.lstm_units, self.compute_dtype)
 
-    def spin_up(self, forcing, static, state: State | None = None) -> State:
+    def spin_up(
+        self, forcing, static, state: State | None = None, *, seed=None
+    ) -> State:
         """The state after one pass over the series, without gradient.
 
         Args:
             forcing: (cells, days, 3).
             static: (cells, static_size).
             state: Where to start; empty stores by default.
+            seed: As in a call.
         """
         forcing = tf.cast(forcing, self.compute_dtype)
         if state is None:
             state = self.empty_state(tf.shape(forcing)[0])
         return time_loop.spin_up(
-            forcing, state, self.cell.prepare(*self.encode(static))
+            forcing, state, self.cell.prepare(*self.encode(static, seed))
         )
 
     def step(
@@ -199,6 +228,7 @@ class H2MV(keras.Model):
         *,
         training: bool = False,
         memory: float | None = None,
+        seed=None,
     ) -> tuple[dict[str, tf.Tensor], State]:
         """Runs the model from a given state.
 
@@ -209,6 +239,7 @@ class H2MV(keras.Model):
             outputs: Names of the variables to return.
             training: As in a call.
             memory: As in a call.
+            seed: As in a call.
 
         Returns:
             The outputs by name, and the state at the end of the last day.
@@ -217,7 +248,7 @@ class H2MV(keras.Model):
             ValueError: An output is not in the registry.
         """
         _refuse_unknown(outputs, variables.OUTPUTS)
-        day = self.cell.prepare(*self.encode(static))
+        day = self.cell.prepare(*self.encode(static, seed))
         daily = [name for name in outputs if name in variables.DAILY_OUTPUTS]
         if "tws_anomaly" in outputs and "tws" not in daily:
             daily.append("tws")
@@ -247,12 +278,14 @@ class H2MV(keras.Model):
         *,
         training: bool = False,
         memory: float | None = None,
+        seed=None,
     ):
         """Spins up from empty stores, then simulates."""
         forcing, static = inputs["forcing"], inputs["static"]
-        state = self.spin_up(inputs.get("spin_up_forcing", forcing), static)
+        before = inputs.get("spin_up_forcing", forcing)
+        state = self.spin_up(before, static, seed=seed)
         return self.simulate(
-            forcing, static, state, outputs, training=training, memory=memory
+            forcing, static, state, outputs, training=training, memory=memory, seed=seed
         )[0]
 
     def get_config(self):
@@ -261,8 +294,10 @@ class H2MV(keras.Model):
             **super().get_config(),
             "static_size": self.static_size,
             "encoder_units": self.encoder_units,
+            "encoder_layers": self.encoder_layers,
             "code_size": self.code_size,
             "lstm_units": self.lstm_units,
+            "dropout": self.dropout,
         }
 
     @classmethod
@@ -347,6 +382,37 @@ def leaky_relu(x):
     TensorFlow's own takes its slope in single precision: 2e-8 off in float64.
     """
     return tf.maximum(x, LEAK * x)
+
+
+def dropped(hidden, share: float, seed):
+    """A hidden layer without a share of its units, the others scaled up for them.
+
+    Args:
+        hidden: (cells, units).
+        share: Of the units that are left out.
+        seed: Two integers, (2,), as of `folded`.
+    """
+
+    def uniform(shape, dtype):
+        # From integers: XLA makes other fractions of the same random bits.
+        bits = tf.random.stateless_uniform(
+            shape, seed, minval=None, maxval=None, dtype="int32", alg=GENERATOR
+        )
+        return tf.cast(bits, dtype) / 2**32 + 0.5
+
+    return tf.nn.experimental.general_dropout(hidden, share, uniform)
+
+
+def folded(seed, number):
+    """The seed of one of several things that share a seed: a layer, a device.
+
+    Args:
+        seed: Two integers, (2,).
+        number: Which of them.
+    """
+    return tf.random.experimental.stateless_fold_in(
+        tf.cast(seed, "int64"), tf.cast(number, "int64"), alg=GENERATOR
+    )
 
 
 def softplus(x):

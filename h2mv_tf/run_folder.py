@@ -186,31 +186,23 @@ class RunFolder:
 
     def refuse_other(self, settings: config.Config) -> None:
         """Raises a UserError where the run was begun with other settings."""
-        begun = config.load(self.config_file).model_dump()
-        wanted = settings.model_dump()
-        for section in begun.keys() - {"provenance", "synthetic"}:
-            for field, value in begun[section].items():
-                if value != wanted[section][field]:
-                    raise UserError(
-                        f"Run folder '{self.path}' was begun with {section}.{field} = "
-                        f"{value}, which is now {wanted[section][field]}. Continue it "
-                        "as it was, or choose another --run-dir."
-                    )
+        differing = config.difference(config.load(self.config_file), settings)
+        if differing is not None:
+            field, begun, wanted = differing
+            raise UserError(
+                f"Run folder '{self.path}' was begun with {field} = {begun}, which is "
+                f"now {wanted}. Continue it as it was, or choose another --run-dir."
+            )
 
     def save_config(self, settings: config.Config) -> None:
         """Writes the configuration with what made the run."""
-        provenance = config.Provenance(
-            version=__version__,
-            commit=git_commit(),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        settings = settings.model_copy(update={"provenance": provenance})
-        self.config_file.write_text(settings.to_yaml(), encoding="utf-8")
+        settings = settings.model_copy(update={"provenance": provenance()})
+        write_whole(self.config_file, settings.to_yaml())
 
     def save_json(self, file: Path, content: Mapping) -> None:
         """Writes a JSON file of the run."""
         text = json.dumps(content, indent=2, allow_nan=False)
-        file.write_text(text + "\n", encoding="utf-8")
+        write_whole(file, text + "\n")
 
     def load_json(self, file: Path) -> dict:
         """A JSON file of the run."""
@@ -292,13 +284,27 @@ class RunFolder:
 
     def save_history(self, rows: list[dict[str, float]]) -> None:
         """Writes the history, a row for each epoch."""
-        partial = self.history_file.with_suffix(".partial")
-        pd.DataFrame(rows).to_csv(partial, index=False)
-        os.replace(partial, self.history_file)
+        write_whole(self.history_file, pd.DataFrame(rows).to_csv(index=False))
 
     def load_history(self) -> pd.DataFrame:
         """The history."""
         return pd.read_csv(self.history_file)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a text file, all or nothing, over the one that is there."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
+
+
+def provenance() -> config.Provenance:
+    """What makes a run now."""
+    return config.Provenance(
+        version=__version__,
+        commit=git_commit(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def git_commit() -> str | None:

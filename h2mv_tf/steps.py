@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from h2mv_tf import distribution
 from h2mv_tf.data.pipeline import Stream
-from h2mv_tf.model import H2MV
+from h2mv_tf.model import H2MV, folded
 from h2mv_tf.objective import Objective, Term, mean_terms
 
 RESIDUAL = "water_balance_residual"
@@ -40,6 +40,7 @@ class Trainer:
         clip_value: Bound of each gradient; none by default.
         memory: Bytes that the days may keep for the way back on each device.
         jit_compile: Compile the steps with XLA.
+        seed: Of what dropout leaves out.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class Trainer:
         clip_value: float = math.inf,
         memory: float | None = None,
         jit_compile: bool = True,
+        seed: int = 0,
     ):
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.strategy = strategy or tf.distribute.get_strategy()
-        self.clip_value, self.memory = clip_value, memory
+        self.clip_value, self.memory, self.seed = clip_value, memory, seed
         compiled = {"jit_compile": jit_compile, "autograph": False}
         self._gradients = tf.function(self._gradients, **compiled)
         self._errors = tf.function(self._errors, **compiled)
@@ -107,7 +109,7 @@ class Trainer:
         # counts first, then one compiled piece.
         cells = self.objective.counts(batch["targets"], batch["month"])
         cells = replicas.all_reduce("SUM", cells)
-        terms, gradients = self._gradients(batch, cells)
+        terms, gradients = self._gradients(batch, cells, self._seed_of_step(replicas))
         terms, gradients = replicas.all_reduce("SUM", (terms, gradients))
         # Keras would clip first and add up then; what it adds up again is shared out.
         gradients = [
@@ -118,13 +120,25 @@ class Trainer:
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return terms
 
-    def _gradients(self, batch, cells):
+    def _seed_of_step(self, replicas: tf.distribute.ReplicaContext):
+        """The seed of dropout for this step and device; None where it drops nothing.
+
+        A checkpoint keeps the optimizer's count of steps: a training that is resumed
+        drops what it would have dropped.
+        """
+        if not self.model.dropout:
+            return None
+        seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, "int64")])
+        return folded(seed, replicas.replica_id_in_sync_group)
+
+    def _gradients(self, batch, cells, seed):
         with tf.GradientTape() as tape:
             predictions = self.model(
                 _inputs(batch),
                 outputs=self.objective.names,
                 training=True,
                 memory=self.memory,
+                seed=seed,
             )
             terms = self.objective.terms(predictions, batch["targets"], batch["month"])
             of_all = {k: Term(term.total, cells[k]) for k, term in terms.items()}

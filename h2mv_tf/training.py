@@ -60,6 +60,7 @@ def fit(
     resume: bool = False,
     profile: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    exports: bool = True,
 ) -> None:
     """Trains a model; its best weights, metrics and exports are in the run folder.
 
@@ -72,6 +73,8 @@ def fit(
         resume: Continue the training of the run folder from its last epoch.
         profile: Write a trace of a few steps for TensorBoard.
         callbacks: More Keras callbacks, as a progress bar.
+        exports: Whether to export a SavedModel and draw the losses; what is left out is
+            made when the run is resumed.
 
     Raises:
         UserError: The store or the configuration cannot be trained with, or the
@@ -96,7 +99,15 @@ def fit(
         board = keras.callbacks.TensorBoard(
             str(run.logs), write_graph=False, profile_batch=PROFILED if profile else 0
         )
+        started = time.perf_counter()
         _fit(config, run, task, resume, (board, *callbacks))
+        if exports:
+            shutil.rmtree(run.saved_model, ignore_errors=True)
+            export(Trained.of(run), run.saved_model)
+            plots.loss_curves(run.load_history()).savefig(
+                run.figures / "loss_curves.png", dpi=200
+            )
+        logger.info("Done in %.0f s.", time.perf_counter() - started)
 
 
 def prepare(config: Config) -> Task:
@@ -189,8 +200,8 @@ def _fit(
     resume: bool,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    """Trains, keeps the best weights, evaluates and exports."""
-    settings, started = config.training, time.perf_counter()
+    """Trains, keeps the best weights, and evaluates them."""
+    settings = config.training
     with task.strategy.scope():
         model = untrained_model(config, task.inputs.statistics)
         optimizer = keras.optimizers.AdamW(
@@ -209,6 +220,7 @@ def _fit(
         clip_value=settings.clip_value,
         memory=settings.memory * 1e6,
         jit_compile=settings.jit_compile,
+        seed=settings.seed,
     )
     if resume:
         progress = run.load_last(model)
@@ -236,13 +248,9 @@ def _fit(
     # Free of the devices that it was trained on.
     free = H2MV.from_config(model.get_config())
     free.set_weights(model.get_weights())
-    free.save(run.model_file)
-    shutil.rmtree(run.saved_model, ignore_errors=True)
-    export(Trained.of(run), run.saved_model)
-    plots.loss_curves(run.load_history()).savefig(
-        run.figures / "loss_curves.png", dpi=200
-    )
-    logger.info("Done in %.0f s.", time.perf_counter() - started)
+    partial = run.model_file.with_name(f".{run.model_file.name}")
+    free.save(partial)
+    partial.replace(run.model_file)
 
 
 def _tell(task: Task) -> None:

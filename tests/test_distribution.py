@@ -103,6 +103,35 @@ def test_several_devices_evaluate_as_one(world):
     assert several.residual == pytest.approx(one.residual, rel=0.5)
 
 
+def test_each_device_drops_other_units(world):
+    """Two devices that hold the same windows, and one that holds them once."""
+    losses = {}
+    for dropout in (0.0, 0.4):
+        for devices in (1, 2):
+            given = task(world, devices, "training.batch_size=16")
+            half = next(given.train.batches())
+            batch = tf.nest.map_structure(
+                lambda x, times=devices: tf.concat([x[:8]] * times, 0), half
+            )
+            keras.utils.set_random_seed(1)
+            with given.strategy.scope():
+                model = H2MV(10, **SIZES, dropout=dropout, dtype="float64")
+                optimizer = keras.optimizers.SGD(0.01)
+                optimizer.build(model.trainable_variables)
+            trainer = Trainer(
+                model,
+                given.objective,
+                optimizer,
+                strategy=given.strategy,
+                jit_compile=False,
+            )
+            terms = trainer.step(batch)
+            losses[dropout, devices] = float(terms["swe"].total) / devices
+            assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert losses[0.0, 2] == pytest.approx(losses[0.0, 1], rel=1e-9)
+    assert losses[0.4, 2] != pytest.approx(losses[0.4, 1], rel=1e-3)
+
+
 # Devices
 
 

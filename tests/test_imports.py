@@ -177,6 +177,7 @@ ALLOWED = {
     "plots.sites": {"plots.style", "plots.fields"},
     "plots.maps": {"plots.looks", "plots.style", "plots.fields", "plots.sites"},
     "plots.training": {"plots.looks", "plots.style", "plots.maps"},
+    "plots.tuning": {"plots.style"},
     "plots.series": {"plots.style"},
     "plots.scatter": {
         "variables",
@@ -204,6 +205,7 @@ ALLOWED = {
         "plots.storage",
         "plots.story",
         "plots.training",
+        "plots.tuning",
     },
     "figures.folder": {
         "errors",
@@ -471,6 +473,8 @@ ALLOWED = {
         "trained",
         "untrained",
     },
+    "tuning.importance": {"tuning.space"},
+    "tuning.board": {"tuning.space"},
     "console": {"errors"},
     "progress": {"variables", "console"},
     "report.parts": {"variables", "plots.style"},

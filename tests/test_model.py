@@ -11,12 +11,14 @@ from h2mv_tf.model import CAPACITY_OFFSET, H2MV, Normalization, leaky_relu, soft
 CELLS, DAYS, STATIC = 3, 40, 4
 START = {"snowfall_correction": 3.0, "baseflow_fraction": -3.0}
 SIZES = {"encoder_units": 6, "code_size": 2, "lstm_units": 5}
+DEEP = {"encoder_layers": 3, "dropout": 0.4}
+SEED = (3, 4)
 
 
-def lively(dtype):
+def lively(dtype, **settings):
     """A small model whose coefficients and capacities differ between cells."""
     rng = np.random.default_rng(11)
-    model = H2MV(STATIC, **SIZES, dtype=dtype)
+    model = H2MV(STATIC, **SIZES, **settings, dtype=dtype)
     for weight in model.trainable_variables:
         weight.assign(START.get(weight.name, 0) + rng.normal(0, 0.5, weight.shape))
     model.capacity_layer.bias.assign([40 - CAPACITY_OFFSET])  # about 40 mm
@@ -34,6 +36,12 @@ def lively(dtype):
 @pytest.fixture(scope="module")
 def model():
     return lively("float64")
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """A model with several hidden layers, of which it can leave out a part."""
+    return lively("float64", **DEEP)
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +320,22 @@ def test_the_encoder_worked_by_hand():
     assert_allclose(capacity, [[906.0]], rtol=1e-12)
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_encoder_has_as_many_hidden_layers_as_asked_for(layers, tmp_path, rng):
+    model = H2MV(STATIC, **SIZES, encoder_layers=layers)
+    deeper = [layer.kernel.shape for layer in model.deeper_layers]
+    assert deeper == [(6, 6)] * (layers - 1)
+    assert len(model.trainable_variables) == 13 + 2 * (layers - 1)
+    static = tf.constant(rng.normal(size=(5, STATIC)), "float32")
+    code, _ = model.encode(static)
+    # Each of them does something.
+    for layer in model.deeper_layers:
+        kept = layer.get_weights()
+        layer.set_weights([weight + 1 for weight in kept])
+        assert np.abs(model.encode(static)[0] - code).max() > 1e-3
+        layer.set_weights(kept)
+
+
 def test_a_new_model_starts_with_soils_of_about_a_hundred_millimetres(rng):
     model = H2MV(STATIC)
     _, capacity = model.encode(rng.normal(size=(20, STATIC)))
@@ -326,16 +350,117 @@ def test_a_soil_holds_a_millimetre_at_least(model, inputs):
     assert all(np.isfinite(value).all() for value in values.values())
 
 
+# Dropout
+
+
+@pytest.fixture(scope="module")
+def dropped(deep, inputs):
+    return deep(inputs, seed=SEED)
+
+
+def positive(layers, dropout, dtype="float64"):
+    """A model whose code is what its last hidden layer gives: its static inputs."""
+    sizes = {"encoder_units": STATIC, "code_size": STATIC, "lstm_units": 2}
+    model = H2MV(STATIC, **sizes, encoder_layers=layers, dropout=dropout, dtype=dtype)
+    for layer in (model.hidden_layer, *model.deeper_layers, model.code_layer):
+        layer.kernel.assign(np.eye(STATIC))
+    return model
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_without_a_seed_nothing_is_dropped(training, deep, inputs):
+    plain = H2MV.from_config({**deep.get_config(), "dropout": 0.0})
+    plain.set_weights(deep.get_weights())
+    expected = plain(inputs)
+    assert_same(deep(inputs, training=training), expected)
+    # Nor with one, where the share is 0.
+    assert_same(plain(inputs, training=training, seed=SEED), expected)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, tf.constant])
+def test_a_seed_drops_the_same_again(kind, deep, inputs, dropped):
+    assert_same(deep(inputs, seed=kind(SEED)), dropped)
+
+
+@pytest.mark.parametrize("seed", [None, (3, 5), (4, 4)])
+def test_another_seed_drops_other_units(seed, deep, inputs, dropped):
+    other = deep(inputs, seed=seed)["runoff"]
+    assert np.abs(other - dropped["runoff"]).max() > 1e-3
+
+
+def test_what_is_dropped_is_the_same_with_xla(deep, inputs, dropped):
+    run = tf.function(lambda x, seed: deep(x, seed=seed), jit_compile=True)
+    assert_same(run(inputs, tf.constant(SEED)), dropped, tolerance=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_dropout_keeps_the_mean_and_each_layer_drops_others(layers, dtype):
+    share, cells = 0.25, 20_000
+    model = positive(layers, share, dtype)
+    static = np.tile([1.0, 2.0, 3.0, 4.0], (cells, 1))
+    code, _ = model.encode(static, SEED)
+    assert code.dtype == dtype
+    kept = (1 - share) ** layers  # of layers that are independent of each other
+    values = code.numpy()
+    assert_allclose(values[values > 0], (static / kept)[values > 0], rtol=1e-6)
+    assert_allclose((values > 0).mean(axis=0), kept, atol=0.02)
+    assert_allclose(values.mean(axis=0), static[0], rtol=0.04)
+    # Units, and neighbouring cells, come and go independently.
+    units = np.corrcoef(values.T)[np.triu_indices(STATIC, 1)]
+    neighbours = np.corrcoef(values[::2, 0], values[1::2, 0])[0, 1]
+    assert np.abs([*units, neighbours]).max() < 0.04
+
+
+def test_spin_up_and_simulation_drop_the_same_units(deep, inputs, dropped):
+    forcing, static = inputs.values()
+    state = deep.spin_up(forcing, static, seed=SEED)
+    values, _ = deep.simulate(forcing, static, state, seed=SEED)
+    assert_same(values, dropped)
+    for other in (None, (3, 5)):
+        state = deep.spin_up(forcing, static, seed=other)
+        values, _ = deep.simulate(forcing, static, state, seed=SEED)
+        assert np.abs(values["swe"] - dropped["swe"]).max() > 1e-6
+
+
+def test_the_water_balance_closes_whatever_is_dropped(dropped):
+    stored = dropped["tws"].numpy().max() + dropped["corrected_precipitation"].numpy()
+    tolerance = 10 * np.finfo("float64").eps * stored
+    assert (np.abs(dropped["water_balance_residual"]) <= tolerance).all()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_are_finite_and_those_of_what_is_kept(training, deep, inputs):
+    weights = deep.trainable_variables
+    with tf.GradientTape() as tape:
+        values = deep(inputs, training=training, seed=SEED)
+        result = sum(map(tf.reduce_sum, values.values()))
+    for weight, gradient in zip(weights, tape.gradient(result, weights), strict=True):
+        assert np.isfinite(gradient).all(), weight.path
+        assert np.any(gradient), weight.path
+    # All of the only layer is dropped: only the bias behind it is seen.
+    model = positive(1, 1 - 1e-12)
+    with tf.GradientTape() as tape:
+        code, _ = model.encode(inputs["static"], SEED)
+    kernel, bias = tape.gradient(
+        code, [model.hidden_layer.kernel, model.code_layer.bias]
+    )
+    assert not np.any(kernel)
+    assert np.all(bias)
+
+
 # Save and load
 
 
-def test_a_saved_model_gives_the_same_numbers(model, inputs, outputs, tmp_path):
-    path = tmp_path / "model.keras"
+@pytest.mark.parametrize("settings", [{}, DEEP], ids=["published", "deep"])
+def test_a_saved_model_gives_the_same_numbers(settings, inputs, tmp_path):
+    model, path = lively("float64", **settings), tmp_path / "model.keras"
     model.save(path)
     loaded = keras.models.load_model(path)
     assert isinstance(loaded, H2MV)
     assert loaded.compute_dtype == "float64"
-    assert_same(loaded(inputs), outputs)
+    assert_same(loaded(inputs), model(inputs))
+    assert_same(loaded(inputs, seed=SEED), model(inputs, seed=SEED))
 
 
 def test_saved_weights_bring_their_normalisation(model, inputs, outputs, tmp_path):
@@ -355,16 +480,31 @@ def test_normalisation_is_not_trained(model):
     assert len(trained) == 13
 
 
-def test_the_configuration_makes_the_model_again(model):
+@pytest.mark.parametrize("which", ["model", "deep"])
+def test_the_configuration_makes_the_model_again(which, request):
+    model = request.getfixturevalue(which)
     again = H2MV.from_config(model.get_config())
     assert again.get_config() == model.get_config()
     shapes = [weight.shape for weight in model.weights]
     assert [weight.shape for weight in again.weights] == shapes
 
 
+def test_a_configuration_of_before_there_were_layers_and_dropout_is_read(
+    model, inputs, outputs
+):
+    settings = model.get_config()
+    for name in DEEP:
+        del settings[name]
+    older = H2MV.from_config(settings)
+    older.set_weights(model.get_weights())
+    assert_same(older(inputs, seed=SEED), outputs)
+
+
 def test_the_default_sizes_are_the_published_ones():
     model = H2MV(30)
     assert model.hidden_layer.kernel.shape == (30, 150)
+    assert not model.deeper_layers
+    assert model.dropout == 0
     assert model.code_layer.kernel.shape == (150, 12)
     assert model.cell.kernel.shape == (3 + 12 + 4, 4 * 100)
     assert model.cell.recurrent_kernel.shape == (100, 4 * 100)
@@ -373,11 +513,18 @@ def test_the_default_sizes_are_the_published_ones():
 
 @pytest.mark.parametrize("size", [0, -3])
 @pytest.mark.parametrize(
-    "name", ["static_size", "encoder_units", "code_size", "lstm_units"]
+    "name",
+    ["static_size", "encoder_units", "encoder_layers", "code_size", "lstm_units"],
 )
 def test_a_size_below_one_is_refused(name, size):
     with pytest.raises(ValueError, match=rf"{name} of at least 1; found {size}"):
         H2MV(**{"static_size": STATIC, **SIZES, name: size})
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 1.5, float("nan")])
+def test_a_share_to_drop_that_leaves_nothing_or_is_none_is_refused(share):
+    with pytest.raises(ValueError, match=rf"dropout .* below 1; found {share}"):
+        H2MV(STATIC, **SIZES, dropout=share)
 
 
 def test_outputs_that_do_not_change_daily_come_alone(rng, weather):

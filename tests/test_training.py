@@ -20,6 +20,8 @@ from h2mv_tf.model import H2MV
 from h2mv_tf.objective import Constraint, Objective
 from h2mv_tf.run_folder import RunFolder
 
+SIZES = {"encoder_units": 6, "code_size": 3, "lstm_units": 5}
+
 
 @pytest.fixture
 def without_export(monkeypatch):
@@ -186,13 +188,68 @@ def test_a_loss_that_is_not_finite_ends_the_training(world, tmp_path):
         training.fit(wild, run)
 
 
-def test_xla_takes_the_same_step(world):
+def test_a_training_with_dropout_goes_on_as_if_it_had_never_stopped(
+    world, tmp_path, without_export
+):
+    dropping = settings(
+        world, "training.epochs=2", "model.dropout=0.4", "model.encoder_layers=2"
+    )
+    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
+    training.fit(dropping, whole)
+    first = config.load(whole.config_file, ["training.epochs=1"])
+    training.fit(first, halves)
+    training.fit(halves.resumed_config(["training.epochs=2"]), halves, resume=True)
+    timed = ["cell_days_per_second", "waiting_for_data"]
+    one, other = (r.load_history().drop(columns=timed) for r in (whole, halves))
+    pd.testing.assert_frame_equal(other, one, check_exact=True)
+    models = [keras.models.load_model(run.model_file) for run in (whole, halves)]
+    for one, other in zip(*(m.get_weights() for m in models), strict=True):
+        np.testing.assert_array_equal(other, one)
+
+
+def test_each_step_drops_other_units_and_a_seed_the_same_again(world):
+    task = training.prepare(settings(world))
+    batch = next(iter(task.train.epoch()))
+
+    def losses(seed, dropout=0.4):
+        """Of steps that see the same windows and change nothing."""
+        keras.utils.set_random_seed(1)
+        model = H2MV(10, **SIZES, dropout=dropout)
+        trainer = steps.Trainer(
+            model,
+            task.objective,
+            keras.optimizers.SGD(0.0),
+            jit_compile=False,
+            seed=seed,
+        )
+        return [float(trainer.step(batch)["swe"].total) for _ in range(3)]
+
+    first = losses(0)
+    assert len(set(first)) == 3
+    assert losses(0) == first
+    assert not set(losses(1)) & set(first)
+    assert len(set(losses(0, dropout=0.0))) == 1
+
+
+def test_an_evaluation_drops_nothing(world):
+    task = training.prepare(settings(world))
+    found = []
+    for dropout in (0.0, 0.4):
+        keras.utils.set_random_seed(1)
+        model = H2MV(10, **SIZES, dropout=dropout)
+        trainer = steps.Trainer(model, task.objective, jit_compile=False)
+        found.append(trainer.evaluate(task.validation))
+    assert found[1].terms == found[0].terms
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_xla_takes_the_same_step(dropout, world):
     task = training.prepare(settings(world, "training.precision=float64"))
     batch = next(iter(task.train.epoch()))
     updated = []
     for jit_compile in (False, True):
         keras.utils.set_random_seed(1)
-        model = H2MV(10, encoder_units=6, code_size=3, lstm_units=5, dtype="float64")
+        model = H2MV(10, **SIZES, dropout=dropout, dtype="float64")
         optimizer = keras.optimizers.SGD(0.1)
         trainer = steps.Trainer(
             model, task.objective, optimizer, jit_compile=jit_compile
@@ -217,7 +274,7 @@ def test_windows_that_fill_a_batch_change_no_gradient(world):
     updated = []
     for given in (alone, filled):
         keras.utils.set_random_seed(1)
-        model = H2MV(10, encoder_units=6, code_size=3, lstm_units=5, dtype="float64")
+        model = H2MV(10, **SIZES, dtype="float64")
         trainer = steps.Trainer(
             model, task.objective, keras.optimizers.SGD(0.1), jit_compile=False
         )

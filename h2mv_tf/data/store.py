@@ -144,6 +144,14 @@ class Store:
         time = self.time[first : last + 1]
         return replace(self, time=time, start=self.start + first)
 
+    def of_cells(self, wanted: xr.DataArray) -> "Store":
+        """The store with some of its land cells only.
+
+        Args:
+            wanted: Whether each cell is, on the dims of the land mask.
+        """
+        return replace(self, land=self.land & wanted.transpose(*self.land.dims).values)
+
     def _place_of(self, text: str) -> int:
         """Which of the days this is."""
         try:

@@ -14,22 +14,32 @@ from h2mv_tf.plots.skill import skill_scores
 from h2mv_tf.plots.storage import tws_composition
 from h2mv_tf.plots.story import cell_story
 from h2mv_tf.plots.training import fold_losses, folds_map, loss_curves, roles_map
+from h2mv_tf.plots.tuning import (
+    best_so_far,
+    importance_of_fields,
+    parallel_coordinates,
+    scores_of_fields,
+)
 
 __all__ = [
     "Field",
     "Points",
+    "best_so_far",
     "cell_story",
     "decomposition",
     "density_scatter",
     "field_maps",
     "fold_losses",
     "folds_map",
+    "importance_of_fields",
     "interannual",
     "loss_curves",
     "mean_fields",
+    "parallel_coordinates",
     "roles_map",
     "score_fields",
     "score_maps",
+    "scores_of_fields",
     "seasonal_cycles",
     "skill_scores",
     "spread_maps",

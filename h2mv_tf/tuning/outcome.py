@@ -1,0 +1,119 @@
+"""What a sweep comes to: a table, the best configuration, figures, TensorBoard."""
+
+import logging
+from collections.abc import Sequence
+
+import matplotlib.figure
+import pandas as pd
+
+from h2mv_tf import config, plots
+from h2mv_tf.config import Config
+from h2mv_tf.plots import style
+from h2mv_tf.run_folder import write_whole
+from h2mv_tf.tuning import board, oracles
+from h2mv_tf.tuning.folder import Settings, SweepFolder
+from h2mv_tf.tuning.importance import importance
+from h2mv_tf.tuning.space import Field
+from h2mv_tf.tuning.table import best, table
+
+logger = logging.getLogger(__name__)
+
+
+def kept(
+    folder: SweepFolder, settings: Settings, oracle: oracles.Remembering
+) -> pd.DataFrame:
+    """Writes trials.csv and best.yaml, as they are now.
+
+    Args:
+        folder: Of the sweep.
+        settings: Of the sweep.
+        oracle: Of the sweep.
+
+    Returns:
+        The table of trials.
+    """
+    drawn = {
+        trial_id: dict(trial.hyperparameters.values)
+        for trial_id, trial in [*oracle.trials.items()]
+    }
+    trials = table(folder, settings, drawn, tuple(oracle.end_order))
+    write_whole(folder.trials_file, trials.to_csv(index=False))
+    objective = settings.space.judged_by
+    found = best(trials, maximised=objective.maximised)
+    if found is not None:
+        trial_id = next(i for i in drawn if int(i) == found["trial"])
+        write_whole(
+            folder.best_file,
+            f"# {objective} {found['score']:.6g}: trial {found['trial']} of the sweep "
+            f"{folder.path},\n# which trained {found['epochs']} epochs.\n"
+            + _configuration(folder, settings, trial_id).to_yaml(),
+        )
+    return trials
+
+
+def _configuration(folder: SweepFolder, settings: Settings, trial_id: str) -> Config:
+    """The configuration of a trial, on its devices, but with all epochs."""
+    of_trial = config.load(folder.trial(trial_id).config_file(settings.folds[0]))
+    begun = settings.configuration
+    whole = {"split.fold": begun.split.fold}
+    if settings.brackets:
+        whole["training.epochs"] = begun.training.epochs
+    return config.changed(of_trial, whole)
+
+
+def illustrated(folder: SweepFolder, settings: Settings, trials: pd.DataFrame) -> None:
+    """Draws the figures of a sweep, and writes importance.csv and TensorBoard's logs.
+
+    Args:
+        folder: Of the sweep.
+        settings: Of the sweep.
+        trials: Its table.
+    """
+    fields, objective = settings.space.fields, settings.space.judged_by
+    board.write(folder.logs, trials, fields, str(objective))
+    scales = {field.name: _scale(field) for field in fields}
+    shown = {"objective": str(objective), "maximise": objective.maximised}
+    figures: dict[str, matplotlib.figure.Figure] = {
+        "fields": plots.scores_of_fields(trials, scales, **shown),
+        "parallel_coordinates": plots.parallel_coordinates(trials, scales, **shown),
+        "best_so_far": plots.best_so_far(trials, **shown),
+    }
+    found = importance(trials, fields)
+    if found is None:
+        logger.info("Too few trials to tell which field matters.")
+    else:
+        write_whole(folder.importance_file, found.table.to_csv(index=False))
+        figures["importance"] = plots.importance_of_fields(*found)
+    folder.figures.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        style.save(figure, folder.figures / f"{name}.png")
+
+
+def rows(trials: pd.DataFrame, fields: Sequence[Field], *, maximised: bool, most: int):
+    """The best trials as rows of a table on the screen.
+
+    Args:
+        trials: The table.
+        fields: Of the space.
+        maximised: Whether the larger score is the better one.
+        most: Rows, at most.
+    """
+    done = trials.dropna(subset="score").sort_values("score", ascending=not maximised)
+    for _, trial in done.head(most).iterrows():
+        values = [_text(trial[field.name]) for field in fields]
+        yield [
+            f"{trial['trial']}",
+            f"{trial['score']:.4g}",
+            f"{trial['epochs']}",
+            *values,
+        ]
+
+
+def _scale(field: Field) -> str | list:
+    return list(field.values) if field.type == "choice" else field.sampling
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.3g}"
+    return f"{value}"
