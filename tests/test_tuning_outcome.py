@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
@@ -117,7 +118,7 @@ def test_a_diverged_trial_is_an_arrow_at_the_worst_edge_and_does_not_squash_the_
         assert top(axis) < 1
         at_value, arrows = axis.collections
         assert at_value.get_offsets()[:, 1].max() == 0.8
-        assert arrows.get_offsets()[:, 1] == pytest.approx([0.955])
+        np.testing.assert_allclose(arrows.get_offsets()[:, 1], [0.955])
     assert "beyond the axis" in legend(figure)
 
 
@@ -125,7 +126,7 @@ def test_of_a_score_to_maximise_the_outliers_are_low():
     scores = [0.5, 0.6, 0.7, 0.8, 0.55, 0.65, 0.75, -1e9]
     axis = plots.scores_of_fields(sweep(scores), SCALES, "nse", maximise=True).axes[0]
     assert axis.get_ylim()[0] > 0
-    assert axis.collections[1].get_offsets()[:, 1] == pytest.approx([0.045])
+    np.testing.assert_allclose(axis.collections[1].get_offsets()[:, 1], [0.045])
 
 
 def test_a_much_better_trial_is_no_outlier():
@@ -214,7 +215,7 @@ def test_small_numbers_are_written_as_powers():
     trials = sweep([0.5, 0.4], **{RATE: [1e-6, 1e-2]})
     axis = plots.scores_of_fields(trials, {RATE: "log"}, "val_loss").axes[0]
     labels = [label.get_text() for label in axis.get_xticklabels()]
-    assert labels == ["10⁻⁶", "10⁻⁵", "10⁻⁴", "10⁻³", "10⁻²"]
+    assert labels == ["10⁻⁶", "10⁻⁴", "10⁻²"]
 
 
 # best so far
@@ -399,19 +400,14 @@ def test_the_one_field_that_matters_is_found():
     assert found.explained > 0.8
 
 
-def test_the_same_trials_have_the_same_importances():
-    trials = sweep(np.random.default_rng(2).random(20))
-    first, second = (importance(trials, FIELDS) for _ in range(2))
-    pd.testing.assert_frame_equal(first.table, second.table)
-    assert first.explained == second.explained
-
-
 def test_how_badly_a_trial_diverged_changes_nothing():
-    trials = sweep(np.zeros(30))
+    trials = sweep(np.zeros(20))
     trials["score"] = trials[UNITS] + 10 * np.log10(trials[RATE]) ** 2
-    expected = importance(trials, FIELDS)
+    expected = importance(trials, FIELDS[:2])
     trials.loc[trials["score"].idxmax(), "score"] = 1e30
-    pd.testing.assert_frame_equal(importance(trials, FIELDS).table, expected.table)
+    found = importance(trials, FIELDS[:2])
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert found.explained == expected.explained
 
 
 def test_of_noise_a_forest_explains_nothing():
@@ -421,21 +417,28 @@ def test_of_noise_a_forest_explains_nothing():
 
 def test_a_configuration_is_not_recognised_in_the_trial_that_it_went_on_in():
     noise = np.random.default_rng(5).random(40)
-    went_on = dict(enumerate(noise))  # with the same score
-    trials = hyperband(noise, went_on)
-    assert importance(trials, FIELDS).explained < 0.1
-    leaking = importance(trials.assign(origin=trials["trial"]), FIELDS)
+    trials = hyperband(noise, dict(enumerate(noise)))  # goes on with the same score
+    assert importance(trials, FIELDS[:1]).explained < 0.1
+    leaking = importance(trials.assign(origin=trials["trial"]), FIELDS[:1])
     assert leaking.explained > 0.3
 
 
 def test_the_budget_is_a_field_of_hyperband():
     scores = np.random.default_rng(5).uniform(1, 2, 40)
     trials = hyperband(scores, dict(enumerate(scores[:20] / 100)))
-    found = importance(trials, FIELDS).table
-    assert found["field"][0] == "epochs"
+    found = importance(trials, FIELDS[:1]).table
+    assert list(found["field"]) == ["epochs", RATE]
     # Where a trial stopped is no budget.
     stopped = sweep(scores, epochs=np.arange(40) + 10)
-    assert "epochs" not in set(importance(stopped, FIELDS).table["field"])
+    assert list(importance(stopped, FIELDS[:1]).table["field"]) == [RATE]
+
+
+def test_a_grid_that_has_its_values_in_turns_hides_no_field():
+    values = (16, 32, 64, 128, 256)
+    field = Field(name=BATCH, type="choice", values=values)
+    turns = np.arange(40) % 5
+    trials = sweep(turns / 10, **{BATCH: np.array(values)[turns]})
+    assert importance(trials, [field]).table["importance"][0] > 0.5
 
 
 def test_choices_in_a_column_with_gaps_are_known():
@@ -450,14 +453,14 @@ def test_whether_a_conditional_field_was_active_may_matter():
     active = trials[DROPOUT].notna()
     trials[DROPOUT] = np.where(active, 0.05, np.nan)  # at a tenth, or in the middle
     trials["score"] += 2 * active
-    found = importance(trials, [field for field in FIELDS if field.name != BATCH])
+    found = importance(trials, [FIELDS[0], FIELDS[3]])
     assert found.table["field"][0] == DROPOUT
     assert found.explained > 0.5
 
 
 def test_little_says_nothing():
     scores = np.linspace(0, 1, 10)
-    assert importance(sweep(scores), FIELDS) is not None
+    assert importance(sweep(scores), FIELDS[:1]) is not None
     assert importance(sweep([*scores[:9], None]), FIELDS) is None
     assert importance(sweep(np.ones(20)), FIELDS) is None
     four = np.arange(10) % 4
@@ -518,7 +521,7 @@ def session(folder):
         for name, value in start.hparams.items()
     }
     scores = {
-        tag: accumulator.Tensors(tag)[-1].tensor_proto.float_val[0]
+        tag: tf.make_ndarray(accumulator.Tensors(tag)[-1].tensor_proto).item()
         for tag in accumulator.Tags()["tensors"]
         if not tag.startswith("_hparams_")
     }

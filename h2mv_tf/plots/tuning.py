@@ -81,8 +81,8 @@ def scores_of_fields(
         ticks, words = _ticks(trials[name], scale, low, high, most=4)
         axis.set_xticks(ticks, words)
         axis.set_xlim(low, high)
-        if not isinstance(scale, str):  # trials of one choice stand side by side
-            place += 0.5 * (trials["trial"] * GOLDEN % 1 - 0.5)
+        if not isinstance(scale, str):  # configurations of one choice, side by side
+            place += 0.5 * (trials["origin"] * GOLDEN % 1 - 0.5)
             axis.tick_params("x", rotation=30 if len("".join(words)) > 24 else 0)
         _draw(axis, place, trials, ends, colors)
         if place.isna().all() and len(trials):
@@ -147,16 +147,23 @@ def parallel_coordinates(
         objective: Name of the score.
         maximise: Whether more of it is better.
     """
-    figure, [[axis]] = style.panels(1, 1, height=105)
-    axis.set_axis_off()
     longest = _completed(trials).sort_values("epochs", kind="stable")
     longest = longest.groupby("origin").tail(1)
     done = longest.sort_values("score", ascending=maximise, kind="stable")
     scales = dict(scales)
-    headings = _short(list(scales))
+    headings = [*_short(list(scales)), objective.replace("/", "/\n")]
     if _budgets(trials) is not None:
         scales["epochs"] = "log"
-        headings.append("epochs")
+        headings.insert(-1, "epochs")
+    rotation, above = _rotation(headings)
+    figure, [slot] = style.slots(1, 1, ratio=0.45, left=7, gap=0, above=above, below=17)
+    axis = slot.axes(figure)
+    axis.set_axis_off()
+    axis.set_xlim(0, len(scales) + 0.6)
+    axis.set_ylim(0, 1)
+    for number, words in enumerate(headings):
+        options = {"ha": "center", "va": "baseline", "linespacing": 1.05}
+        axis.text(number, 1.045 + BEYOND, words, rotation=rotation, **options)
 
     ended, shares = _ended(trials), []
     for number, (name, scale) in enumerate(scales.items()):
@@ -172,24 +179,27 @@ def parallel_coordinates(
     ticks = _ticks(done["score"], ends.scale, low, high, most=6)
     _upright(axis, number, low, high, ticks)
     shares.append(share.clip(-BEYOND, 1 + BEYOND))
-    headings.append(objective.replace("/", "/\n"))
-
-    _headings(axis, headings)
-    axis.set_xlim(-0.15, number + 0.75)
-    axis.set_ylim(INACTIVE - 0.02, 1 + BEYOND)
-    if not len(done):
-        axis.text(number / 2, 0.5, NOTHING, ha="center", va="center")
-        return figure
-    _lines(figure, axis, np.stack(shares, axis=1))
-    beyond = ((share < 0) | (share > 1)).to_numpy()
+    beyond = shares[-1][(share < 0) | (share > 1)]
     axis.plot(
-        np.full(beyond.sum(), number),
-        shares[-1][beyond],
+        np.full(len(beyond), number),
+        beyond,
         _arrow(maximise),
         color=style.GREY,
         ms=4,
         clip_on=False,
+        zorder=6,
     )
+
+    if not len(done):
+        axis.text(number / 2, INACTIVE, NOTHING, ha="center", va="center")
+        return figure
+    lines = _lines(axis, np.stack(shares, axis=1))
+    if len(done) > 1:
+        bar = slot.below(10, 2, share=0.35).axes(figure)
+        figure.colorbar(lines, cax=bar, orientation="horizontal")
+        bar.set_xticks([1, len(done)], ["1 (best)", f"{len(done)}"])
+        bar.set_xlabel("rank of the score", labelpad=-7)  # between the two
+        axis.legend(loc="upper right", bbox_to_anchor=(1, -0.1), borderaxespad=0)
     return figure
 
 
@@ -307,7 +317,13 @@ def _draw(
     def marks(rows: pd.DataFrame, height, marker: str, **options) -> None:
         color = TRIAL if colors is None else colors.to_rgba(rows["epochs"])
         axis.scatter(
-            place[rows.index], height, 14, color, marker, linewidths=0, **options
+            place[rows.index],
+            height,
+            s=14,
+            c=color,
+            marker=marker,
+            linewidths=0,
+            **options,
         )
 
     marks(done[~beyond], score[~beyond], "o", alpha=0.8)
@@ -450,11 +466,13 @@ def _ticks(
         if ratio < EVEN:
             ticks = even.tick_values(10**low, 10**high)
             ticks = ticks[ticks > 0]
+        elif ratio < MANY_DECADES:
+            decades = np.arange(np.floor(low), np.ceil(high))
+            ticks = np.outer(10**decades, [1, 2, 5]).ravel()
+            ticks = np.append(ticks, 10 ** np.ceil(high))
         else:
-            decades = np.arange(np.floor(low), np.ceil(high) + 1)
-            decades = decades[:: -(-len(decades) // (most + 2))]
-            steps = [1, 2, 5] if ratio < MANY_DECADES else [1]
-            ticks = np.outer(10.0**decades, steps).ravel()
+            decades = np.arange(np.ceil(low), np.floor(high) + 1)
+            ticks = 10 ** decades[:: -(-len(decades) // most)]
         place = np.log10(ticks)
     margin = 1e-6 * (high - low)  # of rounding
     inside = (place >= low - margin) & (place <= high + margin)
@@ -500,12 +518,11 @@ def _upright(
     axis: Axes, number: int, low: float, high: float, ticks: tuple[Sequence, list]
 ) -> None:
     """An axis of parallel coordinates, from 0 to 1."""
-    axis.plot([number, number], [0, 1], color=style.BLACK, linewidth=0.7, zorder=4)
+    options = {"color": style.BLACK, "linewidth": 0.7, "zorder": 4, "clip_on": False}
+    axis.plot([number, number], [0, 1], **options)
     for place, words in zip(*ticks, strict=True):
         share = (place - low) / (high - low)
-        axis.plot(
-            [number, number + 0.06], [share] * 2, color=style.BLACK, lw=0.6, zorder=4
-        )
+        axis.plot([number, number + 0.06], [share, share], **options)
         _beside(axis, number, share, words)
 
 
@@ -521,52 +538,35 @@ def _beside(axis: Axes, number: int, share: float, words: str) -> None:
     axis.text(number + 0.1, share, words, **options)
 
 
-def _headings(axis: Axes, headings: Sequence[str]) -> None:
-    """What stands above each axis of parallel coordinates."""
-    room = style.WIDTH / len(headings) / LETTER
-    longest = max(len(word) for words in headings for word in words.split("\n"))
-    for number, words in enumerate(headings):
-        options = {"ha": "center", "va": "bottom", "linespacing": 1.05}
-        if longest > room:
-            words = words.replace("/\n", "/").replace("\n", " ")
-            options["rotation"] = 90
-        axis.text(number, 1.03 + BEYOND, words, **options)
+def _rotation(headings: Sequence[str]) -> tuple[int, float]:
+    """How headings of parallel coordinates stand, and the height that it takes [mm]."""
+    words = [word for heading in headings for word in heading.split("\n")]
+    longest = max(map(len, words)) * LETTER
+    if longest < style.WIDTH / len(headings):
+        return 0, 16
+    return 90, longest + 8
 
 
-def _lines(figure: Figure, axis: Axes, shares: np.ndarray) -> None:
-    """Lines through parallel coordinates (trial, axis), coloured by rank.
+def _lines(axis: Axes, shares: np.ndarray) -> LineCollection:
+    """Lines through parallel coordinates, coloured by rank.
 
     Args:
-        figure: The figure.
-        axis: Its only panel.
-        shares: Where lines meet axes, from the worst trial to the best.
+        axis: The panel.
+        shares: Where lines meet axes (trial, axis), from the worst trial to the best.
     """
     count, number = shares.shape
-    ranks = np.arange(count, 0, -1)
-    segments = [np.column_stack([np.arange(number), line]) for line in shares]
+    place = np.arange(number)
     lines = LineCollection(
-        segments,
-        array=ranks,
+        [np.column_stack([place, line]) for line in shares],
+        array=np.arange(count, 0, -1),
         cmap=ORDERED.reversed(),
         norm=Normalize(1, max(count, 2)),
         linewidths=0.9,
         alpha=0.75,
         zorder=2,
+        clip_on=False,
     )
-    axis.add_collection(lines)
-    axis.plot(
-        range(number),
-        shares[-1],
-        color=BEST,
-        linewidth=2.2,
-        zorder=3,
-        label="best trial",
-    )
-    if count > 1:
-        options = {"location": "bottom", "shrink": 0.35, "aspect": 30, "pad": 0.01}
-        bar = figure.colorbar(lines, ax=axis, label="rank of the score", **options)
-        bar.set_ticks([1, count], labels=["1 (best)", f"{count}"])
-        bar.ax.xaxis.labelpad = -7  # between the two
-        # Beside the bar, for which it need not make room.
-        legend = axis.legend(loc="upper right", bbox_to_anchor=(1, 0.02))
-        legend.set_in_layout(False)
+    axis.add_collection(lines, autolim=False)
+    options = {"linewidth": 2.2, "zorder": 3, "clip_on": False}
+    axis.plot(place, shares[-1], color=BEST, label="best trial", **options)
+    return lines

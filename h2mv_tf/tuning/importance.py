@@ -23,7 +23,7 @@ from sklearn.model_selection import GroupKFold
 from h2mv_tf.tuning.space import Field
 
 FEWEST_TRIALS, FEWEST_ORIGINS = 10, 5  # of which there is something to learn
-FOLDS, TREES, REPEATS = 5, 200, 10
+FOLDS, TREES, REPEATS = 5, 100, 5
 MIDDLE = 0.5  # where a field stands that is not active
 EPOCHS = "epochs"  # the feature of the budget
 
@@ -71,7 +71,8 @@ def importance(trials: pd.DataFrame, fields: Iterable[Field]) -> Importance | No
     total = ranks.var()
 
     unexplained, losses = np.zeros(len(done)), []
-    folds = GroupKFold(min(FOLDS, origins))
+    # Shuffled, as a grid has its values in turns.
+    folds = GroupKFold(min(FOLDS, origins), shuffle=True, random_state=0)
     for seen, unseen in folds.split(features, ranks, done["origin"]):
         forest = RandomForestRegressor(TREES, random_state=0, n_jobs=1)
         forest.fit(features.iloc[seen], ranks[seen])
