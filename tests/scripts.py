@@ -21,5 +21,5 @@ def assert_one_line(result, *words):
     line = result.output.strip().splitlines()[-1]
     assert line.startswith("error: ")
     for word in words:
-        assert word in line
+        assert word in line, line
     assert "Traceback" not in result.output

@@ -182,7 +182,8 @@ def _planned(wanted: Settings, begun: Settings | None = None) -> Settings:
         known = begun.brackets if begun is not None else ()
         most = len(known[0]) if known else None
         left = asked and asked - (begun.trials if begun is not None else 0)
-        plan["brackets"] = (*known, *oracles.brackets(left, epochs, factor, most))
+        more = oracles.brackets(left, epochs, factor, most)
+        plan["brackets"] = (*known, *(tuple(map(tuple, rounds)) for rounds in more))
     elif wanted.algorithm == "grid":
         points = wanted.space.points()
         plan["max_trials"] = min(asked or points, points)
@@ -296,7 +297,10 @@ def refuse_untrainable(settings: Settings) -> None:
             first = first or error
         else:
             return
-    raise first
+    raise UserError(
+        f"No point of the search space can be trained, of {POINTS} that were tried. "
+        f"The first one: {first}"
+    )
 
 
 def _drawn(space: keras_tuner.HyperParameters, seed: int) -> dict[str, Any]:
