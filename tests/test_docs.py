@@ -79,6 +79,7 @@ def test_a_page_names_no_place_of_this_machine(page):
         ("predictions", 1),
         ("cross_validation", 2),
         ("published_model", 1),
+        ("tuning", 1),
     ],
 )
 def test_the_scripts_of_a_page_are_scripts(page, count):
@@ -87,6 +88,17 @@ def test_the_scripts_of_a_page_are_scripts(page, count):
     assert len(scripts) == count
     for script in scripts:
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_the_search_space_of_the_tuning_page_can_be_searched(tmp_path):
+    from h2mv_tf.tuning import space
+
+    text = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
+    (content,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "space.yaml").write_text(content, encoding="utf-8")
+    found = space.load(tmp_path / "space.yaml")
+    found.refuse_unfit(config.Config(), "random")
+    assert found.folds == (1, 2, 3)
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", DEMO], ids=["README", "demo"])

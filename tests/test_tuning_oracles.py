@@ -103,9 +103,7 @@ def test_few_trials_make_fewer_rounds_of_more_epochs():
     assert brackets(3, 15, 3) == 3 * [[Round(1, 15)]]
 
 
-@given(
-    trials=st.integers(1, 200), epochs=st.integers(1, 500), factor=st.integers(2, 5)
-)
+@given(trials=st.integers(1, 200), epochs=st.integers(1, 500), factor=st.integers(2, 5))
 def test_brackets_come_to_the_trials_asked_for_and_train_somebody_to_the_end(
     trials, epochs, factor
 ):
@@ -183,11 +181,12 @@ def test_an_interrupted_search_goes_on_as_if_it_were_not(asked, algorithm, after
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_same_seed_gives_the_same_trials_and_another_others(asked, algorithm):
-    found = [
-        run(asked(algorithm, name=f"{n}", seed=seed)) for n, seed in enumerate([7, 7, 8])
-    ]
-    assert found[0] == found[1]
-    assert (found[0] == found[2]) == (algorithm == "grid")
+    first, same, other = (
+        run(asked(algorithm, name=name, seed=seed))
+        for name, seed in {"first": 7, "same": 7, "other": 8}.items()
+    )
+    assert first == same
+    assert (first == other) == (algorithm == "grid")
 
 
 def test_a_seed_of_zero_is_a_seed(asked):

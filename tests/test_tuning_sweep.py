@@ -205,7 +205,7 @@ def test_hyperband_continues_the_trials_that_it_promotes(tune, trained, tmp_path
     assert tune("--max-trials=4").exit_code == 0
     short, long = trained[:3], trained[3]
     assert [settings.training.epochs for _, _, settings, _ in short] == [1, 1, 1]
-    name, _, settings, before = long
+    _, _, settings, before = long
     assert settings.training.epochs == 3
     found = trials(tmp_path).set_index("trial")
     assert int(before) == found["score"][:3].idxmin() == found["promoted_from"][3]
@@ -222,17 +222,16 @@ def test_the_best_configuration_of_hyperband_trains_to_the_end(tune, tmp_path):
 
 def test_a_field_that_is_not_tuned_stays_as_configured(tune, trained):
     tune("--algorithm=random", "--max-trials=9")
-    spin_ups = {
-        (settings.window.length, settings.window.spin_up) for _, _, settings, _ in trained
-    }
-    assert all(s == 30 for length, s in spin_ups if length == 90)
-    assert {length for length, _ in spin_ups} == {90, 120}
+    windows = [settings.window for _, _, settings, _ in trained]
+    assert {window.length for window in windows} == {90, 120}
+    assert {w.spin_up for w in windows if w.length == 90} == {30}
+    assert {w.spin_up for w in windows if w.length == 120} != {30}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"fields": {"model.code_size": {"type": "int", "min": 1, "max": 2}}}, "fields"),
+        ({"fields": {"model.code_size": {"type": "int", "min": 1, "max": 2}}}, "size"),
         ({"objective": "val/median_nse/runoff"}, "objective"),
         ({"folds": [2]}, "folds"),
     ],

@@ -1,7 +1,7 @@
 """Trials that really train: what they come to, and what a kill leaves of them."""
 
-import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +18,6 @@ from small import SMALL, small_settings
 
 from h2mv_tf import evaluation, inference, predictions
 from h2mv_tf.errors import UserError
-from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.trained import Trained
 from h2mv_tf.tuning import process, trial
 from h2mv_tf.tuning.journal import Journal
@@ -92,8 +91,10 @@ def test_the_best_trial_is_what_train_py_trains(arguments, tmp_path):
     finished(python("trainers/train.py", *options, "--no-results"))
     losses = pd.read_csv(run / "history.csv")["val_loss"]
     of_trial = tmp_path / "sweep" / "trials" / "0003" / "fold-01"
-    assert list(pd.read_csv(of_trial / "history.csv")["val_loss"]) == list(losses)
-    assert found["score"][3] == losses.min()
+    # Without XLA, parallel sums of TensorFlow differ in their last digits.
+    of_sweep = pd.read_csv(of_trial / "history.csv")["val_loss"]
+    np.testing.assert_allclose(of_sweep, losses, rtol=1e-6)
+    assert found["score"][3] == of_sweep.min()
     # What the trial left out is made where its run is resumed.
     assert not (of_trial / "saved_model").exists()
     finished(python("trainers/train.py", f"--run-dir={of_trial}", "--resume"))
@@ -176,8 +177,8 @@ def test_a_chief_and_two_workers_run_every_trial_once(arguments, tmp_path):
         for name in ("worker0", "worker1", "chief")
     ]
     outputs = [finished(search) for search in searches]
-    for output in outputs[:2]:
-        assert "trial" in output
+    told = outputs[0] + outputs[1]
+    assert sorted(re.findall(r"trains trial (\d)", told)) == ["0", "1", "2", "3"]
     assert "The best of 4 trials" in outputs[2]
     found = scores(tmp_path / "sweep")
     assert list(found["trial"]) == [0, 1, 2, 3]

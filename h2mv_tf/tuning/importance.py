@@ -12,7 +12,7 @@ among those trials. That forests are a good model of a sweep is from Hutter et a
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -105,11 +105,6 @@ def _positions(field: Field, values: pd.Series) -> list[float]:
     # A choice of null is no gap.
     otherwise = field.position(None) if None in field.values else MIDDLE
     return [
-        field.position(_own(field, value)) if known else otherwise
+        field.position(value) if known else otherwise
         for value, known in zip(values, active, strict=True)
     ]
-
-
-def _own(field: Field, value: Any) -> Any:
-    """A choice as the field has it: a column with a gap has 64.0 for 64."""
-    return next((own for own in field.values if own == value), value)

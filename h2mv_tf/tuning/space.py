@@ -109,7 +109,8 @@ class Field(Section):
     def position(self, value: Any) -> float:
         """Where a value lies, from 0 to 1."""
         if self.type == "choice":
-            place = [_words(v) for v in self.values].index(_words(value))
+            # Equal, if not the same: a column with gaps has 64.0 for 64.
+            place = next(n for n, own in enumerate(self.values) if own == value)
             return place / max(len(self.values) - 1, 1)
         if self.sampling == "log":
             return math.log(value / self.min) / math.log(self.max / self.min)

@@ -7,6 +7,7 @@ process of its trial. On several, KerasTuner's environment variables make one pr
 the chief, which serves the oracle, and the others workers.
 """
 
+import logging
 import os
 import queue
 import threading
@@ -29,11 +30,15 @@ from h2mv_tf.tuning import oracles, process
 from h2mv_tf.tuning.folder import Result, Settings, SweepFolder, TrialFolder
 from h2mv_tf.tuning.journal import FROM, Journal
 
+logger = logging.getLogger(__name__)
+
 IP, PORT, NAME = (
     f"KERASTUNER_{name}" for name in ("ORACLE_IP", "ORACLE_PORT", "TUNER_ID")
 )
 CHIEF = "chief"
 GPUS = "CUDA_VISIBLE_DEVICES"
+# A trial trains alone, whoever started the workers of its search.
+ALONE = {"TF_CONFIG": "", "SLURM_STEP_NUM_TASKS": "1"}
 POLL = 0.2  # seconds, between questions to an oracle that has to wait
 PATIENCE = 3600.0  # seconds that a worker waits for its chief, as KerasTuner's do
 LINGER = 30.0  # seconds that a chief waits for workers to hear that there is no more
@@ -58,6 +63,7 @@ class Worker(BaseTuner):
         settings: Of the sweep.
         name: Of the worker; the same after it was started again.
         share: Numbers of the GPUs or cores that are its own; none where it only serves.
+        tells: Whether it says what it trains.
     """
 
     def __init__(
@@ -67,12 +73,14 @@ class Worker(BaseTuner):
         settings: Settings,
         name: str,
         share: Sequence[int] = (),
+        *,
+        tells: bool = False,
     ):
         path = folder.path.resolve()
         super().__init__(oracle=oracle, directory=path.parent, project_name=path.name)
         self.tuner_id = name
         self.folder, self.settings = folder, settings
-        self.share = share
+        self.share, self.tells = share, tells
 
     def save(self) -> None:
         """Nothing: there is the journal."""
@@ -80,6 +88,11 @@ class Worker(BaseTuner):
     def pre_create_trial(self) -> None:
         """Waits: an oracle that has to wait would be asked again at once."""
         time.sleep(POLL)
+
+    def on_trial_begin(self, trial: Trial) -> None:
+        """Says what it trains."""
+        if self.tells:
+            logger.info("%s trains trial %d.", self.tuner_id, int(trial.trial_id))
 
     def run_trial(self, trial: Trial) -> float:
         """Trains a trial, or reads what it came to.
@@ -105,12 +118,13 @@ class Worker(BaseTuner):
         folder.path.mkdir(parents=True, exist_ok=True)
         begin, folds, reason = time.perf_counter(), {}, None
         for fold in self.settings.folds:
-            try:
-                self._prepare(folder, fold, drawn)
-            except UserError as error:
-                reason = str(error)
-            else:
-                reason = self._train_fold(folder, fold, drawn.get(FROM))
+            if folder.load_fold(fold) is None:  # as before an interruption
+                try:
+                    self._prepare(folder, fold, drawn)
+                except UserError as error:
+                    reason = str(error)
+                else:
+                    reason = self._train_fold(folder, fold, drawn.get(FROM))
             if reason is not None:
                 break
             folds[fold] = folder.load_fold(fold)
@@ -135,7 +149,7 @@ class Worker(BaseTuner):
         if before is not None:
             arguments += ["--begun-by", str(self.folder.trial(before).path)]
         log, gpus = folder.log_file(fold), distribution.has_gpus()
-        environment = {GPUS: _gpus(self.share)} if gpus else {}
+        environment = ALONE | ({GPUS: _gpus(self.share)} if gpus else {})
         with process.started("tuning.trial", arguments, log, environment) as child:
             if not gpus and hasattr(psutil.Process, "cpu_affinity"):
                 psutil.Process(child.pid).cpu_affinity(self.share)
@@ -173,21 +187,26 @@ def begin(folder: SweepFolder, wanted: Settings) -> Settings:
 
 
 def _planned(wanted: Settings, begun: Settings | None = None) -> Settings:
-    """Settings with the trials of a search; those of one that was begun stay."""
+    """Settings with the trials of a search, which may go on from one that was begun."""
     asked, plan = wanted.max_trials, {"max_trials": wanted.max_trials}
-    if begun is not None and (asked is None or asked <= begun.trials):
-        return begun
     if wanted.algorithm == "hyperband":
-        epochs, factor = wanted.configuration.training.epochs, wanted.space.factor
-        known = begun.brackets if begun is not None else ()
-        most = len(known[0]) if known else None
-        left = asked and asked - (begun.trials if begun is not None else 0)
-        more = oracles.brackets(left, epochs, factor, most)
+        known = begun.brackets if begun else ()
+        there = begun.trials if begun else 0
+        if begun and (asked is None or asked <= there):
+            return begun  # brackets are not broken off
+        more = oracles.brackets(
+            asked and asked - there,
+            wanted.configuration.training.epochs,
+            wanted.space.factor,
+            most=len(known[0]) if known else None,
+        )
         plan["brackets"] = (*known, *(tuple(map(tuple, rounds)) for rounds in more))
     elif wanted.algorithm == "grid":
         points = wanted.space.points()
         plan["max_trials"] = min(asked or points, points)
     elif asked is None:
+        if begun:
+            return begun
         raise UserError(
             f"A {wanted.algorithm} search has no end of its own: say how many trials, "
             "as --max-trials 20."
@@ -252,7 +271,7 @@ def work(folder: SweepFolder, wanted: Settings) -> None:
     folder.refuse_other(wanted)
     settings, share = folder.load_settings(), distribution.shares(1)[0]
     oracle = _oracle(folder, settings)
-    _run([Worker(oracle, folder, settings, os.environ[NAME], share)])
+    _run([Worker(oracle, folder, settings, os.environ[NAME], share, tells=True)])
 
 
 def is_chief() -> bool:
@@ -361,15 +380,11 @@ def _run(workers: Sequence[Worker], watch: Callable[[], None] = lambda: None) ->
 def _serve(chief: Worker, watch: Watch) -> None:
     """Serves an oracle until its workers have heard that there is no more."""
     oracle, heard = chief.oracle, None
-
-    def served() -> None:
-        _watched(oracle, watch)
-
     thread = threading.Thread(target=chief.search, daemon=True, name=CHIEF)
     thread.start()
     while thread.is_alive():
         time.sleep(POLL)
-        served()
+        _watched(oracle, watch)
         if oracle.finished and not oracle.ongoing_trials:
             heard = heard or time.monotonic()
             if not oracle.tuner_ids or time.monotonic() - heard > LINGER:

@@ -38,7 +38,7 @@ def main(path: Path, fold: int, objective: Objective, begun_by: Path | None) -> 
         trial = TrialFolder(path)
         try:
             with filelock.FileLock(trial.lock_file(fold), timeout=PATIENCE):
-                if trial.load_fold(fold) is None:
+                if trial.load_fold(fold) is None:  # not done by one that was killed
                     before = None if begun_by is None else TrialFolder(begun_by)
                     trial.save_fold(fold, trained(trial, fold, objective, before))
         except filelock.Timeout:
