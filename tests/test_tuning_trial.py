@@ -18,6 +18,7 @@ from small import SMALL, small_settings
 
 from h2mv_tf import evaluation, inference, predictions
 from h2mv_tf.errors import UserError
+from h2mv_tf.evaluation.blocks import H2MV
 from h2mv_tf.trained import Trained
 from h2mv_tf.tuning import process, trial
 from h2mv_tf.tuning.journal import Journal
@@ -198,7 +199,7 @@ def test_a_score_is_that_of_evaluate_on_the_validation_cells(run, world, tmp_pat
     store = model.open_store()
     inference.predict(model, store, tmp_path / "all.zarr", variables=["runoff", "et"])
     found = evaluation.evaluate(predictions.load(tmp_path / "all.zarr"), store)
-    there = found.score.sel(model="H2MV", metric="nse", scale="monthly")
+    there = found.score.sel(model=H2MV, metric="nse", scale="monthly")
     there = there.where(model.roles == settings.split.fold)
     for name in ("runoff", "evapotranspiration"):
         objective = Objective.parse(f"val/median_nse/{name}")
