@@ -124,7 +124,7 @@ def test_the_same_call_repeats_no_trial(tune, trained, tmp_path):
     before, count = trials(tmp_path), len(trained)
     result = tune(*RANDOM)
     assert result.exit_code == 0
-    assert "6 trials were done before" in result.output
+    assert "Done before: 6 trials" in result.output
     assert len(trained) == count
     pd.testing.assert_frame_equal(trials(tmp_path), before)
 
@@ -295,6 +295,21 @@ def test_a_folder_of_something_else_is_refused(tune, tmp_path):
 def test_two_searches_in_one_folder_are_refused(tune, tmp_path):
     with SweepFolder(tmp_path / "sweep").held():
         assert_one_line(tune(*RANDOM), "Another process searches")
+
+
+def test_a_result_that_is_gone_is_told(tune, tmp_path):
+    tune("--algorithm=random", "--max-trials=1")
+    (tmp_path / "sweep" / "trials" / "0000" / "result.json").unlink()
+    assert_one_line(tune("--algorithm=random", "--max-trials=1"), "its result is gone")
+
+
+def test_a_search_that_finds_nothing_names_no_best(tune, tmp_path):
+    only = {"model.lstm_units": {"type": "int", "min": 36, "max": 90}}
+    result = tune("--algorithm=random", "--max-trials=2", fields=only)
+    assert result.exit_code == 0
+    assert "of which 2 failed" in result.output
+    assert "Train the best" not in result.output
+    assert not (tmp_path / "sweep" / "best.yaml").exists()
 
 
 def test_a_damaged_sweep_is_told(tune, tmp_path):

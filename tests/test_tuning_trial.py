@@ -120,7 +120,7 @@ def test_a_killed_search_goes_on_as_if_it_were_not(arguments, tmp_path):
     assert before == [("drawn", "0000"), ("ended", "0000"), ("drawn", "0001")]
 
     output = finished(python("tuning/tune.py", *options))
-    assert "1 trials were done before" in output
+    assert "Done before: 1 trials" in output
     assert journaled(folder)[:3] == before
     pd.testing.assert_frame_equal(scores(folder), scores(tmp_path / "whole"))
     found = scores(folder)

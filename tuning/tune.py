@@ -1,7 +1,7 @@
 """Searches for hyperparameters: python tuning/tune.py --run-dir runs/sweep.
 
-Without more it takes the demo world and the space tuning/spaces/small.yaml. The same
-call continues an interrupted search.
+On the demo world and in the space tuning/spaces/small.yaml, unless others are named.
+The same call continues an interrupted search.
 """
 
 import sys
@@ -134,11 +134,10 @@ def _print_results(sweep, planned, trials, outcome) -> None:
         ("trial", str(objective), "epochs", *(field.name for field in fields)),
         best,
     )
-    console.console.print(
-        f"Sweep folder: {sweep.path}\n"
-        f"Train the best: python trainers/train.py --config {sweep.best_file}",
-        markup=False,
-    )
+    console.console.print(f"Sweep folder: {sweep.path}", markup=False)
+    if failed < len(trials):
+        command = f"python trainers/train.py --config {sweep.best_file}"
+        console.console.print(f"Train the best: {command}", markup=False)
 
 
 if __name__ == "__main__":

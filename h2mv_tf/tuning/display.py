@@ -46,7 +46,7 @@ class Display:
                 for trial_id in oracle.end_order[self.ended : ended]:
                     self._tell(trials, int(trial_id))
             elif ended:
-                console.console.print(f"{ended} trials were done before.")
+                console.console.print(f"Done before: {ended} trials.")
             self.ended = ended
             self.bar.update(self.task, completed=ended)
         running = [self._running(t.trial_id) for t in [*oracle.ongoing_trials.values()]]

@@ -46,13 +46,13 @@ def make(
     *,
     maximised: bool,
     seed: int,
-    plan: "Sequence[Sequence[Round]]",
+    plan: Sequence[Sequence["Round"]],
     **options,
 ) -> "Remembering":
     """The oracle of an algorithm.
 
     Args:
-        algorithm: One of ALGORITHMS.
+        algorithm: hyperband, bayesian, random or grid.
         space: Of `Space.hyperparameters`.
         maximised: Whether the larger score is the better one.
         seed: Of the draws.
@@ -86,7 +86,7 @@ class Remembering:
         self,
         *,
         journal: Journal,
-        result: Callable[[str], Result],
+        result: Callable[[str], Result | None],
         limit: int | None,
         **options,
     ):
@@ -156,19 +156,20 @@ class Remembering:
         if trial.trial_id in self.end_order:
             return
         trial, result = self.trials[trial.trial_id], self._result(trial.trial_id)
-        trial.status, trial.message = self._status(result), result.reason
-        if trial.status == TrialStatus.COMPLETED:
-            score = self._score(result)
-            super().update_trial(trial.trial_id, {SCORE: score})
+        if result is None:
+            raise UserError(
+                f"Trial {int(trial.trial_id)} has ended, says '{self._journal.file}', "
+                "but its result is gone. Restore its folder, or choose another "
+                "--run-dir."
+            )
+        trial.status, trial.message = TrialStatus.COMPLETED, result.reason
+        if result.failed:
+            trial.status = TrialStatus.FAILED
+        else:
+            super().update_trial(trial.trial_id, {SCORE: result.score})
         super().end_trial(trial)
         if self._replayed is None:
             self._journal.note(Event(ENDED, trial.trial_id))
-
-    def _status(self, result: Result) -> str:
-        return TrialStatus.FAILED if result.failed else TrialStatus.COMPLETED
-
-    def _score(self, result: Result) -> float:
-        return result.score
 
     def save(self, *_) -> None:
         """Nothing: there is the journal."""

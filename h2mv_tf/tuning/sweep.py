@@ -81,13 +81,27 @@ class Worker(BaseTuner):
         self.tuner_id = name
         self.folder, self.settings = folder, settings
         self.share, self.tells = share, tells
+        self._stopped = threading.Event()
 
     def save(self) -> None:
         """Nothing: there is the journal."""
 
+    def stop(self) -> None:
+        """Ends the search of this worker, and the process of its trial."""
+        self._stopped.set()
+
+    def _wait(self) -> None:
+        """Waits for a moment, unless it is to stop.
+
+        Raises:
+            KeyboardInterrupt: It is to stop.
+        """
+        if self._stopped.wait(POLL):
+            raise KeyboardInterrupt
+
     def pre_create_trial(self) -> None:
         """Waits: an oracle that has to wait would be asked again at once."""
-        time.sleep(POLL)
+        self._wait()
 
     def on_trial_begin(self, trial: Trial) -> None:
         """Says what it trains."""
@@ -153,7 +167,8 @@ class Worker(BaseTuner):
         with process.started("tuning.trial", arguments, log, environment) as child:
             if not gpus and hasattr(psutil.Process, "cpu_affinity"):
                 psutil.Process(child.pid).cpu_affinity(self.share)
-            status = child.wait()
+            while (status := child.poll()) is None:
+                self._wait()
         if -status in process.INTERRUPTIONS or status == console.INTERRUPTED:
             raise KeyboardInterrupt
         # A crash after its result was written, as it ended, is none of the trial.
@@ -367,11 +382,15 @@ def _run(workers: Sequence[Worker], watch: Callable[[], None] = lambda: None) ->
     ]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads):
-        time.sleep(POLL)
-        watch()
-        if not failures.empty():
-            break
+    try:
+        while failures.empty() and any(thread.is_alive() for thread in threads):
+            time.sleep(POLL)
+            watch()
+    finally:
+        for worker in workers:
+            worker.stop()
+        for thread in threads:
+            thread.join()
     if not failures.empty():
         raise _told(failures.get())
     watch()
