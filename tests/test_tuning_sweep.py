@@ -273,7 +273,13 @@ def test_a_wrong_space_is_refused_before_anything_is_trained(
 ):
     assert_one_line(tune(*RANDOM, fields=fields), words)
     assert trained == []
-    assert not (tmp_path / "sweep" / "sweep.yaml").exists()
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_store_that_is_not_there_is_told_as_a_training_would(tune, tmp_path):
+    result = tune(*RANDOM, "--data=nowhere.zarr")
+    assert_one_line(result, "There is no Zarr store at 'nowhere.zarr'")
+    assert "search space" not in result.output.splitlines()[-1]
 
 
 def test_a_space_with_one_good_point_is_searched(tune, trained):

@@ -159,10 +159,16 @@ class SweepFolder:
         Raises:
             UserError: Somebody does, or the folder cannot be made.
         """
+        lock = self.path / "lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.path / "lock", timeout=0):
-                yield
+            with filelock.FileLock(lock, timeout=0):
+                try:
+                    yield
+                finally:
+                    if not self.settings_file.exists():  # nothing was begun
+                        lock.unlink(missing_ok=True)
+                        self.path.rmdir()
         except filelock.Timeout:
             raise UserError(
                 f"Another process searches in '{self.path}'. Wait for it, or choose "

@@ -317,7 +317,8 @@ def refuse_untrainable(settings: Settings) -> None:
         settings: Of the sweep.
     """
     space = settings.space.hyperparameters()
-    tried, first = set(), None
+    tried: set[str] = set()
+    mistakes: list[UserError] = []
     for point in range(POINTS):
         try:
             trained = settings.trained(_drawn(space, point), settings.folds[0])
@@ -328,12 +329,14 @@ def refuse_untrainable(settings: Settings) -> None:
             # Nothing of it is kept.
             inputs.prepare(changed(trained, {"data.cache": "none"}))
         except UserError as error:
-            first = first or error
+            mistakes.append(error)
         else:
             return
+    if len({str(mistake) for mistake in mistakes}) == 1:  # nothing of the points
+        raise mistakes[0]
     raise UserError(
         f"No point of the search space can be trained, of {POINTS} that were tried. "
-        f"The first one: {first}"
+        f"The first one: {mistakes[0]}"
     )
 
 
