@@ -125,15 +125,10 @@ def _print_plan(planned) -> None:
 
 def _print_results(sweep, planned, trials, outcome) -> None:
     """The best trials, and what to do with them."""
-    fields, objective = planned.space.fields, planned.space.judged_by
-    best = outcome.rows(trials, fields, maximised=objective.maximised, most=SHOWN)
+    columns, rows = outcome.best_trials(trials, planned, SHOWN)
     failed = int((trials["status"] == "failed").sum())
-    console.table(
-        f"The best of {len(trials)} trials"
-        + f", of which {failed} failed" * (failed > 0),
-        ("trial", str(objective), "epochs", *(field.name for field in fields)),
-        best,
-    )
+    title = f"The best of {len(trials)} trials"
+    console.table(title + f", of which {failed} failed" * bool(failed), columns, rows)
     console.console.print(f"Sweep folder: {sweep.path}", markup=False)
     if failed < len(trials):
         command = f"python trainers/train.py --config {sweep.best_file}"

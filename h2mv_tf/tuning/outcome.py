@@ -1,7 +1,6 @@
 """What a sweep comes to: a table, the best configuration, figures, TensorBoard."""
 
 import logging
-from collections.abc import Sequence
 
 import matplotlib.figure
 import pandas as pd
@@ -89,24 +88,24 @@ def illustrated(folder: SweepFolder, settings: Settings, trials: pd.DataFrame) -
         style.save(figure, folder.figures / f"{name}.png")
 
 
-def rows(trials: pd.DataFrame, fields: Sequence[Field], *, maximised: bool, most: int):
-    """The best trials as rows of a table on the screen.
+def best_trials(
+    trials: pd.DataFrame, settings: Settings, most: int
+) -> tuple[list[str], list[list[str]]]:
+    """The best trials as columns of a table on the screen, and its rows.
 
     Args:
         trials: The table.
-        fields: Of the space.
-        maximised: Whether the larger score is the better one.
-        most: Rows, at most.
+        settings: Of the sweep.
+        most: Trials, at most.
     """
-    done = trials.dropna(subset="score").sort_values("score", ascending=not maximised)
-    for _, trial in done.head(most).iterrows():
-        values = [_text(trial[field.name]) for field in fields]
-        yield [
-            f"{trial['trial']}",
-            f"{trial['score']:.4g}",
-            f"{trial['epochs']}",
-            *values,
-        ]
+    objective = settings.space.judged_by
+    done = trials.dropna(subset="score")
+    done = done.sort_values("score", ascending=not objective.maximised).head(most)
+    scores = [f"{score:.4g}" for score in done["score"]]
+    rows = [[str(objective), *scores], ["epochs", *map(str, done["epochs"])]]
+    for field in settings.space.fields:
+        rows.append([field.name, *map(_text, done[field.name])])
+    return ["trial", *map(str, done["trial"])], rows
 
 
 def _scale(field: Field) -> str | list:
