@@ -154,6 +154,19 @@ def shares(count: int) -> list[list[int]]:
     return [there[n::count] or [there[n % len(there)]] for n in range(count)]
 
 
+def worth(share: list[int]) -> int:
+    """How many devices a share is worth: hyper-threads share one.
+
+    Args:
+        share: Of `shares`.
+    """
+    if _gpus():
+        return len(share)
+    logical = psutil.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or logical
+    return max(1, len(share) * min(physical, logical) // logical)
+
+
 def has_gpus() -> bool:
     """Whether TensorFlow finds a GPU."""
     return _gpus() > 0

@@ -294,7 +294,10 @@ class RunFolder:
 def write_whole(file: Path, text: str) -> None:
     """Writes a text file, all or nothing, over the one that is there."""
     partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as content:
+        content.write(text)
+        content.flush()
+        os.fsync(content.fileno())  # on the disk before its name is
     os.replace(partial, file)
 
 

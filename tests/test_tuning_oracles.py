@@ -47,7 +47,9 @@ def score(values):
 def asked(tmp_path):
     """An oracle with a journal; trials in `failing` fail."""
 
-    def make(algorithm, *, limit=7, failing=(), name="journal", seed=4):
+    def make(
+        algorithm, *, limit=7, failing=(), name="journal", seed=4, elsewhere=False
+    ):
         oracle = None
 
         def result(trial_id):
@@ -65,7 +67,7 @@ def asked(tmp_path):
             result=result,
             limit=None if algorithm == "hyperband" else limit,
         )
-        oracle.replay()
+        oracle.replay(elsewhere=elsewhere)
         return oracle
 
     return make
@@ -221,6 +223,37 @@ def test_a_trial_that_has_ended_does_not_end_again(asked):
     oracle.end_trial(trial)
     assert oracle.end_order == [trial.trial_id]
     assert len([e for e in oracle._journal if e.kind == "ended"]) == 1
+
+
+def test_a_grid_needs_no_trial_to_end_before_the_next_begins(asked):
+    oracle = asked("grid", limit=9)
+    trials = [oracle.create_trial(f"tuner{n}") for n in range(4)]
+    assert [trial.status for trial in trials] == 4 * ["RUNNING"]
+    assert len({str(trial.hyperparameters.values) for trial in trials}) == 4
+
+
+def test_workers_go_on_with_their_own_when_their_chief_was_started_again(asked):
+    before = asked("random", limit=6)
+    own = {name: before.create_trial(name).trial_id for name in ("a", "b", "lost")}
+    chief = asked("random", limit=6, elsewhere=True)
+    # One ended its trial meanwhile, and says so before it asks for the next.
+    chief.end_trial(before.trials[own["a"]])
+    assert chief.create_trial("b").trial_id == own["b"]
+    assert chief.create_trial("a").trial_id not in own.values()
+    assert len(run(chief, worker="a")) == 6
+    # What nobody came back for is done in the end.
+    assert own["lost"] in chief.end_order
+
+
+def test_a_trial_that_two_workers_had_ends_once_and_leaves_both_free(asked):
+    asked("random", limit=2).create_trial("slow")
+    chief = asked("random", limit=2, elsewhere=True)
+    found = run(chief, worker="fast")
+    assert len(found) == 2  # the slow one's too, as there was nothing else
+    chief.end_trial(chief.trials["0000"])
+    assert chief.end_order == ["0001", "0000"]
+    assert chief.create_trial("slow").status == "STOPPED"
+    assert chief.ongoing_trials == {}
 
 
 def test_a_line_that_a_kill_has_cut_is_dropped(asked, tmp_path):

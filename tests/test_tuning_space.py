@@ -69,6 +69,8 @@ def test_a_shipped_space_fits_a_shipped_configuration(
         ({"training.learning_rate": {"type": "float", "min": 1}}, "has min and max"),
         ({"training.learning_rate": {"type": "real"}}, "'float', 'int' or 'choice'"),
         ({"training.learning_rate": 0.1}, "expected as {type: float"),
+        ({"training.learning_rate": {**RATE, "step": 1000}}, "leads beyond max"),
+        ({"training.learning_rate": {**RATE, "name": "rate"}}, "has a name already"),
         ({"model.code_size": {"type": "int", "min": 1, "max": 2.5}}, "whole numbers"),
         ({"model.code_size": {"type": "choice", "values": [2, "x"]}}, "valid integer"),
         ({"model.code_size": {"type": "choice", "values": [2, 2]}}, "there once"),
@@ -100,6 +102,7 @@ def test_a_space_that_does_not_fit_is_refused_in_one_line(refused, field, words)
         ("- 3", "is not a mapping"),
         ({"fields": {"training.learning_rate": RATE}, "goal": 1}, "goal is unknown"),
         ({}, "fields"),
+        ({"fields": [{"name": "training.learning_rate", **RATE}]}, "fields by name"),
         ({"fields": {"training.learning_rate": RATE}, "folds": [11]}, "folds"),
         ({"fields": {"training.learning_rate": RATE}, "folds": [1, 1]}, "each once"),
         ({"fields": {"training.learning_rate": RATE}, "factor": 1}, "factor"),
@@ -112,6 +115,11 @@ def test_a_file_that_is_no_space_is_refused_in_one_line(refused, content, words)
 def test_hyperband_does_not_let_epochs_be_tuned(refused):
     epochs = {"training.epochs": {"type": "int", "min": 1, "max": 9}}
     assert "chooses training.epochs itself" in refused({"fields": epochs}, "hyperband")
+
+
+def test_a_grid_checks_whole_numbers_like_all_others(refused):
+    fields = {"fields": {"training.batch_size": {"type": "int", "min": 0, "max": 3}}}
+    assert "greater than 0" in refused(fields, "grid")
 
 
 def test_a_grid_asks_for_steps(refused):
@@ -192,6 +200,7 @@ def test_an_objective_is_told_in_full():
         ("val/median_nse/rain", "no known variable"),
         ("val/median_nse/runoff/hourly", "no known scale"),
         ("val/median_kge/tws", "means of anomalies"),
+        ("val/median_kge/et/anomaly", "means of anomalies"),
     ],
 )
 def test_an_objective_that_is_none_is_refused(refused, text, words):

@@ -14,6 +14,7 @@ from small import SMALL, small_settings
 from h2mv_tf import config
 from h2mv_tf.tuning import display, table
 from h2mv_tf.tuning.folder import FoldResult, Settings, SweepFolder
+from h2mv_tf.tuning.journal import Journal
 from h2mv_tf.tuning.space import Space
 from h2mv_tf.tuning.sweep import Worker
 
@@ -48,7 +49,7 @@ def trained(monkeypatch):
             return "too many units"
         loss = (math.log10(settings.training.learning_rate) + 2) ** 2
         epochs = settings.training.epochs
-        folder.save_fold(fold, FoldResult(loss + fold / 100 + 1 / epochs, epochs, 1, 2))
+        folder.save_fold(fold, FoldResult(loss + fold / 100 + 1 / epochs, epochs, 1))
         return None
 
     monkeypatch.setattr(Worker, "_train_fold", train)
@@ -324,6 +325,49 @@ def test_a_damaged_sweep_is_told(tune, tmp_path):
     assert_one_line(tune("--algorithm=random", "--max-trials=1"), "damaged")
 
 
+def test_a_folder_that_is_a_file_is_refused(tune, tmp_path):
+    (tmp_path / "sweep").touch()
+    assert_one_line(tune(*RANDOM), "is no folder to search in")
+
+
+def test_what_a_kill_has_left_of_a_beginning_is_in_nobodys_way(tune, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / ".sweep.yaml.partial").touch()
+    assert tune("--algorithm=random", "--max-trials=1").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ("val/median_nse/tws/daily", "is observed monthly"),
+        ("val/median_nse/et", "which is not trained on"),
+    ],
+)
+def test_an_objective_that_the_store_cannot_give_is_refused(
+    tune, trained, objective, words
+):
+    only = "--set=objective.constraints=[tws, swe]"
+    assert_one_line(tune(*RANDOM, only, objective=objective), words)
+    assert trained == []
+
+
+def test_fewer_trials_than_there_are_end_at_once(tune, trained, tmp_path):
+    tune(*RANDOM)
+    count = len(trained)
+    assert tune("--algorithm=random", "--max-trials=2").exit_code == 0
+    assert len(trained) == count
+    assert len(trials(tmp_path)) == 6
+
+
+def test_a_search_whose_journal_cannot_be_written_ends(tune, monkeypatch):
+    def full(self, event):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Journal, "note", full)
+    result = tune(*RANDOM, "--workers=2")
+    assert_one_line(result, "No space left on device")
+
+
 def test_half_of_the_variables_of_a_chief_are_refused(tune, monkeypatch):
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     assert_one_line(tune(*RANDOM), "KERASTUNER_ORACLE_PORT is not")
@@ -343,7 +387,7 @@ def test_the_expected_end_comes_from_trials_of_as_many_epochs(world):
         {
             "trial": n,
             "status": "completed",
-            "epochs": epochs,
+            "trained_epochs": epochs,
             "promoted_from": before,
             "seconds": 10 + 2 * new,
             "bracket": 0,

@@ -28,7 +28,7 @@ SHOWN = 5  # trials on the screen in the end
     type=click.Path(path_type=Path),
     default=SPACES / "small.yaml",
     help="YAML file: which fields are tuned, and between what. By default "
-    "spaces/small.yaml.",
+    "tuning/spaces/small.yaml.",
 )
 @click.option(
     "--algorithm",
@@ -106,7 +106,7 @@ def main(
             settings.make_synthetic_world(given)
             planned = searching.begin(sweep, wanted)
             _print_plan(planned)
-            with display.shown(sweep, planned, workers) as watch:
+            with display.shown(sweep, planned) as watch:
                 oracle = searching.search(sweep, planned, workers=workers, watch=watch)
             trials = outcome.kept(sweep, planned, oracle)
             outcome.illustrated(sweep, planned, trials)

@@ -21,14 +21,11 @@ class Display:
     Args:
         folder: Of the sweep.
         settings: Of the sweep.
-        workers: Trials at a time.
         bar: Where it is shown.
     """
 
-    def __init__(
-        self, folder: SweepFolder, settings: Settings, workers: int, bar: Progress
-    ):
-        self.folder, self.settings, self.workers = folder, settings, workers
+    def __init__(self, folder: SweepFolder, settings: Settings, bar: Progress):
+        self.folder, self.settings = folder, settings
         self.bar = bar
         self.task = bar.add_task("", total=settings.trials, words="")
         self.ended: int | None = None
@@ -44,7 +41,7 @@ class Display:
             trials = outcome.kept(self.folder, self.settings, oracle)
             if self.ended is not None:
                 for trial_id in oracle.end_order[self.ended : ended]:
-                    self._tell(trials, int(trial_id))
+                    self._tell(trials, int(trial_id), len(oracle.tuner_ids))
             elif ended:
                 console.console.print(f"Done before: {ended} trials.")
             self.ended = ended
@@ -52,7 +49,7 @@ class Display:
         running = [self._running(t.trial_id) for t in [*oracle.ongoing_trials.values()]]
         self.bar.update(self.task, words="; ".join(filter(None, running)))
 
-    def _tell(self, trials: pd.DataFrame, number: int) -> None:
+    def _tell(self, trials: pd.DataFrame, number: int, workers: int) -> None:
         """A line on a trial that has ended."""
         trial = trials.set_index("trial").loc[number]
         objective = self.settings.space.judged_by
@@ -60,10 +57,11 @@ class Display:
         if trial["status"] == "failed":
             words = f"failed: {trial['reason']}"
         else:
-            words = f"{objective} {trial['score']:.4g} after {trial['epochs']} epochs"
+            words = f"{objective} {trial['score']:.4g}"
+            words += f" after {trial['trained_epochs']:g} epochs"
         if found is not None:
             words += f"; best {found['score']:.4g} of trial {found['trial']}"
-        left = seconds_left(trials, self.settings, self.workers)
+        left = seconds_left(trials, self.settings, max(workers, 1))
         if left:
             end = datetime.now() + timedelta(seconds=left)
             day = "" if end.date() == datetime.now().date() else f" of {end:%d %B}"
@@ -89,13 +87,12 @@ class Display:
 
 
 @contextmanager
-def shown(folder: SweepFolder, settings: Settings, workers: int) -> Iterator[Display]:
+def shown(folder: SweepFolder, settings: Settings) -> Iterator[Display]:
     """Shows a search, with a bar on a terminal.
 
     Args:
         folder: Of the sweep.
         settings: Of the sweep.
-        workers: Trials at a time.
     """
     with Progress(
         TextColumn("trials"),
@@ -106,7 +103,7 @@ def shown(folder: SweepFolder, settings: Settings, workers: int) -> Iterator[Dis
         transient=True,
         disable=not console.console.is_terminal,
     ) as bar:
-        yield Display(folder, settings, workers, bar)
+        yield Display(folder, settings, bar)
 
 
 def seconds_left(
@@ -124,9 +121,9 @@ def seconds_left(
     done = trials[trials["status"] == "completed"]
     if done.empty:
         return None
-    epochs = trials.set_index("trial")["epochs"]
+    epochs = trials.set_index("trial")["trained_epochs"]
     begun = done["promoted_from"].map(epochs).fillna(0)
-    new = (done["epochs"] - begun).to_numpy(float)
+    new = (done["trained_epochs"] - begun).to_numpy(float)
     design = np.column_stack([np.ones(len(new)), new])
     start, each = nnls(design, done["seconds"].to_numpy(float))[0]
     left = start * (
@@ -140,5 +137,5 @@ def seconds_left(
             left += (count - mine.sum()) * (of_round - before) * each
             before = of_round
     if not settings.brackets:
-        left += (settings.trials - len(ended)) * each * done["epochs"].mean()
+        left += (settings.trials - len(ended)) * each * new.mean()
     return max(left, 0) / workers

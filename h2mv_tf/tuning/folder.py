@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -85,7 +86,6 @@ class FoldResult(NamedTuple):
     score: float
     epochs: int  # that were trained, early stopping included
     best_epoch: int
-    seconds: float
 
 
 class Result(NamedTuple):
@@ -94,7 +94,7 @@ class Result(NamedTuple):
     score: float | None  # the mean over the folds
     reason: str | None  # why it has failed
     folds: Mapping[str, FoldResult]
-    seconds: float
+    seconds: float  # since it was begun, or taken up again
     ended: str  # UTC, ISO 8601
 
     @property
@@ -159,16 +159,10 @@ class SweepFolder:
         Raises:
             UserError: Somebody does, or the folder cannot be made.
         """
-        lock = self.path / "lock"
+        lock, made = filelock.FileLock(self.path / "lock"), not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(lock, timeout=0):
-                try:
-                    yield
-                finally:
-                    if not self.settings_file.exists():  # nothing was begun
-                        lock.unlink(missing_ok=True)
-                        self.path.rmdir()
+            lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UserError(
                 f"Another process searches in '{self.path}'. Wait for it, or choose "
@@ -178,16 +172,31 @@ class SweepFolder:
             raise UserError(
                 f"Cannot write to '{self.path}': {error.strerror or error}."
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+            if made and not self.settings_file.exists():  # nothing was begun
+                shutil.rmtree(self.path)
 
     def refuse_foreign(self) -> None:
         """Raises a UserError where there is something else than a sweep."""
-        if self.path.exists() and not self.settings_file.is_file():
-            there = [file for file in self.path.iterdir() if file.name != "lock"]
-            if there:
-                raise UserError(
-                    f"'{self.path}' exists and is no sweep folder: it has no "
-                    f"{self.settings_file.name}. Choose another --run-dir."
-                )
+        if not self.path.exists():
+            return
+        try:
+            there = {file.name for file in self.path.iterdir()}
+        except OSError as error:
+            raise UserError(
+                f"'{self.path}' is no folder to search in: {error.strerror}. Choose "
+                "another --run-dir."
+            ) from error
+        # What a kill, or a chief that begins just now, has left.
+        foreign = {name for name in there if name[:1] != "."} - {"lock"}
+        if foreign and not self.settings_file.is_file():
+            raise UserError(
+                f"'{self.path}' exists and is no sweep folder: it has no "
+                f"{self.settings_file.name}. Choose another --run-dir."
+            )
 
     def load_settings(self) -> Settings:
         """What is searched, and how.

@@ -5,6 +5,7 @@ trial, and its grid and its Gaussian process forget what they knew. A journal lo
 its last line at most, and an oracle that is told the same again knows the same again.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ class Event(NamedTuple):
     # Of what was drawn: the values, and the seed before the draw.
     values: Mapping[str, Any] | None = None
     seed: int | None = None
+    worker: str | None = None  # who trains it
 
 
 class Journal:
@@ -55,6 +57,12 @@ class Journal:
     def note(self, event: Event) -> None:
         """Adds an event, which is on the disk when this returns."""
         with self.file.open("ab") as file:
-            file.write(json.dumps(event._asdict()).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            before = file.tell()
+            try:
+                file.write(json.dumps(event._asdict()).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:  # half a line would be in the way of the next
+                with contextlib.suppress(OSError):
+                    os.truncate(self.file, before)
+                raise

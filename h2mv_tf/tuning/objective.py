@@ -67,6 +67,11 @@ class Objective(NamedTuple):
                     f"'{text}' has no known {what}. {EXPECTED}; a {what} is one of "
                     f"{', '.join(known)}."
                 )
+        if metric in OF_MEANS and scale == "anomaly":
+            raise UserError(
+                f"'{text}' is not defined: the means of anomalies are zero. Choose "
+                "nse, r or rmse."
+            )
         variable = ALL
         if parts[1] != ALL:
             found = variables.find(parts[1], variables.CONSTRAINTS)

@@ -1,6 +1,6 @@
 """The oracles: KerasTuner's, which remember by the journal, and Hyperband.
 
-    oracle = make("hyperband", space, settings, ...)
+    oracle = make("random", space, maximised=False, seed=0, plan=(), limit=20, ...)
 
 An oracle says which trial is next. It may be asked by several workers at once.
 """
@@ -8,6 +8,7 @@ An oracle says which trial is next. It may be asked by several workers at once.
 import itertools
 import math
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -62,7 +63,7 @@ def make(
     options |= {
         "hyperparameters": space,
         "objective": keras_tuner.Objective(SCORE, "max" if maximised else "min"),
-        "seed": seed * STRIDE + 1,  # KerasTuner takes 0 for any
+        "seed": (seed * STRIDE + 1) % 2**32 or 1,  # KerasTuner takes 0 for any
     }
     if algorithm == "hyperband":
         return Hyperband(brackets=plan, **options)
@@ -90,7 +91,10 @@ class Remembering:
         limit: int | None,
         **options,
     ):
-        # Neither a limit that changes the numbers of trials, nor one on failures.
+        # KerasTuner's own lock is not released where something goes wrong.
+        self._lock = threading.RLock()
+        # Neither a limit, on whose digits the names of trials would hang, nor one on
+        # failures.
         super().__init__(
             max_trials=None, max_consecutive_failed_trials=sys.maxsize, **options
         )
@@ -98,64 +102,107 @@ class Remembering:
         self.limit = limit
         self._journal, self._result = journal, result
         self._replayed: Mapping | None = None  # values of the draw that is replayed
+        # Trials that were begun before this process, and by whom.
+        self._in_flight: dict[str, str | None] = {}
         self.finished = False  # whether a worker was told that there is no more
+        self.closed = False  # whether there is no more, whatever there was
+        self.failure: OSError | None = None  # of the journal
 
-    @keras_tuner.synchronized
-    def replay(self) -> None:
+    def replay(self, *, elsewhere: bool = False) -> None:
         """Draws and ends again what the journal holds.
+
+        Args:
+            elsewhere: Whether workers may still train what they have begun. Each goes
+                on with its own; another takes it only where there is nothing else.
 
         Raises:
             UserError: What is drawn is not what was drawn.
         """
-        self._journal.mend()
-        for event in self._journal:
-            self._replayed = event.values or {}
-            if event.kind == ENDED:
-                self.end_trial(self.trials[event.trial])
-                continue
-            self._seed_state = event.seed
-            # By a name of its own: who worked on it does not matter any more.
-            trial = self.create_trial(event.trial)
-            drawn = trial.hyperparameters.values
-            if (trial.trial_id, drawn) != (event.trial, dict(event.values)):
-                raise UserError(
-                    f"'{self._journal.file}' was written by another version of "
-                    "KerasTuner or of this package, which draws other trials. Finish "
-                    "the sweep with that version, or choose another --run-dir."
-                )
-        self._replayed = None
-        # Whoever asks next goes on with what was in flight.
-        self._retry_queue = [t.trial_id for t in self.ongoing_trials.values()][::-1]
-        self.ongoing_trials, self.tuner_ids = {}, set()
+        with self._lock:
+            self._journal.mend()
+            workers: dict[str, str | None] = {}
+            for event in self._journal:
+                self._replayed = event.values or {}
+                if event.kind == ENDED:
+                    self.end_trial(self.trials[event.trial])
+                    continue
+                workers[event.trial] = event.worker if elsewhere else None
+                self._seed_state = event.seed
+                # By a name of its own: who worked on it does not matter any more.
+                trial = self.create_trial(event.trial)
+                drawn = trial.hyperparameters.values
+                if (trial.trial_id, drawn) != (event.trial, dict(event.values)):
+                    raise UserError(
+                        f"'{self._journal.file}' was written by another version of "
+                        "KerasTuner or of this package, which draws other trials. "
+                        "Finish the sweep with that version, or choose another "
+                        "--run-dir."
+                    )
+            self._replayed = None
+            begun = [trial.trial_id for trial in self.ongoing_trials.values()]
+            self._in_flight = {trial_id: workers[trial_id] for trial_id in begun}
+            self.ongoing_trials, self.tuner_ids = {}, set()
 
-    @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> Trial:
         """The trial of a worker: the one it has, one in flight, or the next."""
+        with self._lock:
+            own = [i for i, name in self._in_flight.items() if name in (None, tuner_id)]
+            if self.closed:
+                trial = self._stopped(tuner_id)
+            elif tuner_id in self.ongoing_trials:
+                trial = self.ongoing_trials[tuner_id]
+            elif own:
+                trial = self._taken(own[0], tuner_id)
+            else:
+                trial = self._next(tuner_id)
+                if trial.status != TrialStatus.RUNNING and self._in_flight:
+                    trial = self._taken(next(iter(self._in_flight)), tuner_id)
+            self.finished |= trial.status == TrialStatus.STOPPED
+            return trial
+
+    def _taken(self, trial_id: str, tuner_id: str) -> Trial:
+        """A trial in flight, for a worker."""
+        del self._in_flight[trial_id]
+        self._retry_queue = [trial_id]
+        return super().create_trial(tuner_id)
+
+    def _next(self, tuner_id: str) -> Trial:
+        """What is drawn next, if anything is."""
         seed, known = self._seed_state, len(self.trials)
-        waiting = tuner_id in self.ongoing_trials or self._retry_queue
-        if not waiting and self.limit is not None and known >= self.limit:
-            self.tuner_ids.discard(tuner_id)
-            trial = Trial(self.get_space(), status=TrialStatus.STOPPED)
-        else:
-            trial = super().create_trial(tuner_id)
-        if trial.status == TrialStatus.STOPPED:
-            self.finished = True
+        over = self.limit is not None and known >= self.limit
+        if over and self._replayed is None:
+            return self._stopped(tuner_id)
+        trial = super().create_trial(tuner_id)
         if len(self.trials) > known and self._replayed is None:
             values = trial.hyperparameters.values
-            self._journal.note(Event(DRAWN, trial.trial_id, values, seed))
+            self._note(Event(DRAWN, trial.trial_id, values, seed, tuner_id))
         return trial
 
-    @keras_tuner.synchronized
+    def _stopped(self, tuner_id: str) -> Trial:
+        """What tells a worker that there is no more."""
+        self.tuner_ids.discard(tuner_id)
+        return Trial(self.get_space(), status=TrialStatus.STOPPED)
+
     def update_trial(self, trial_id, metrics, step=0) -> Trial:
         """Nothing: results are read where they are exact, as the trial ends."""
         return self.trials[trial_id]
 
-    @keras_tuner.synchronized
     def end_trial(self, trial: Trial) -> None:
         """Ends a trial, with the result that it has left; only once."""
-        if trial.trial_id in self.end_order:
-            return
-        trial, result = self.trials[trial.trial_id], self._result(trial.trial_id)
+        with self._lock:
+            trial = self.trials[trial.trial_id]
+            if trial.trial_id not in self.end_order:
+                self._end(trial)
+            # Whoever else has it, after its chief was started again.
+            self._in_flight.pop(trial.trial_id, None)
+            self.ongoing_trials = {
+                name: other
+                for name, other in self.ongoing_trials.items()
+                if other.trial_id != trial.trial_id
+            }
+
+    def _end(self, trial: Trial) -> None:
+        result = self._result(trial.trial_id)
         if result is None:
             raise UserError(
                 f"Trial {int(trial.trial_id)} has ended, says '{self._journal.file}', "
@@ -169,7 +216,15 @@ class Remembering:
             super().update_trial(trial.trial_id, {SCORE: result.score})
         super().end_trial(trial)
         if self._replayed is None:
-            self._journal.note(Event(ENDED, trial.trial_id))
+            self._note(Event(ENDED, trial.trial_id))
+
+    def _note(self, event: Event) -> None:
+        """Notes an event; where that fails, the search is to end."""
+        try:
+            self._journal.note(event)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def save(self, *_) -> None:
         """Nothing: there is the journal."""
@@ -184,6 +239,14 @@ class Random(Remembering, RandomSearchOracle):
 
 class Grid(Remembering, GridSearchOracle):
     """All points, one after the other."""
+
+    def _next(self, tuner_id: str) -> Trial:
+        """The next point, from which those after it follow before it has ended."""
+        known = len(self.trials)
+        trial = super()._next(tuner_id)
+        if len(self.trials) > known:
+            self._populate_next.append(trial.trial_id)
+        return trial
 
 
 class Bayesian(Remembering, BayesianOptimizationOracle):
@@ -287,9 +350,9 @@ def brackets(
         factor: By which rounds get longer, and smaller.
         most: Rounds of the first bracket, at most.
     """
-    deepest = (most or epochs) - 1
-    while factor**deepest > epochs:
-        deepest -= 1
+    deepest = 0
+    while factor ** (deepest + 1) <= epochs and deepest + 1 < (most or epochs):
+        deepest += 1
 
     def rounds(s: int) -> list[Round]:
         first = math.ceil((deepest + 1) / (s + 1) * factor**s)

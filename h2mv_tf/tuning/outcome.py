@@ -36,7 +36,8 @@ def kept(
         for trial_id, trial in [*oracle.trials.items()]
     }
     trials = table(folder, settings, drawn, tuple(oracle.end_order))
-    write_whole(folder.trials_file, trials.to_csv(index=False))
+    whole = {field.name: "Int64" for field in settings.space.fields if field.whole}
+    write_whole(folder.trials_file, trials.astype(whole).to_csv(index=False))
     objective = settings.space.judged_by
     found = best(trials, maximised=objective.maximised)
     if found is not None:
@@ -44,7 +45,7 @@ def kept(
         write_whole(
             folder.best_file,
             f"# {objective} {found['score']:.6g}: trial {found['trial']} of the sweep "
-            f"{folder.path},\n# which trained {found['epochs']} epochs.\n"
+            f"{folder.path},\n# which trained {found['trained_epochs']:g} epochs.\n"
             + _configuration(folder, settings, trial_id).to_yaml(),
         )
     return trials
@@ -102,7 +103,8 @@ def best_trials(
     done = trials.dropna(subset="score")
     done = done.sort_values("score", ascending=not objective.maximised).head(most)
     scores = [f"{score:.4g}" for score in done["score"]]
-    rows = [[str(objective), *scores], ["epochs", *map(str, done["epochs"])]]
+    epochs = map(_text, done["trained_epochs"])
+    rows = [[str(objective), *scores], ["epochs", *epochs]]
     for field in settings.space.fields:
         rows.append([field.name, *map(_text, done[field.name])])
     return ["trial", *map(str, done["trial"])], rows
@@ -113,6 +115,8 @@ def _scale(field: Field) -> str | list:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.0f}"
     if isinstance(value, float):
         return "-" if value != value else f"{value:.3g}"
     return f"{value}"

@@ -14,6 +14,7 @@ from h2mv_tf import console
 PACKAGE = __package__.partition(".")[0]
 ROOT = Path(__file__).parents[2]  # of the package, which need not be installed
 STANDARD_INPUT = 0  # not sys.stdin, which a thread would hold as the process ends
+FULL = 3  # exit status: the disk is, which is not for a trial to mend
 # Somebody wants the search to end, not this process in particular.
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -69,7 +70,8 @@ def reason(status: int, log: Path) -> str:
         log: What it told.
     """
     if status < 0:
-        name = signal.Signals(-status).name
+        known = {number.value: number.name for number in signal.Signals}
+        name = known.get(-status, f"signal {-status}")
         memory = ", as the system does where memory runs out" * (name == "SIGKILL")
         return f"the process was ended by {name}{memory}"
     lines = log.read_text("utf-8", errors="replace").strip().splitlines()

@@ -80,6 +80,10 @@ class Field(Section):
             raise ValueError(f"a {self.type} has min and max, and no values")
         if self.min >= self.max:
             raise ValueError(f"min {self.min:g} is not below max {self.max:g}")
+        if self.step is not None and self.step > (
+            self.max / self.min if self.sampling == "log" else self.max - self.min
+        ):
+            raise ValueError(f"step {self.step:g} leads beyond max {self.max:g}")
         if self.sampling == "log" and self.min <= 0:
             raise ValueError(f"logarithms need a min above 0; found {self.min:g}")
         if self.sampling == "log" and self.step is not None and self.step <= 1:
@@ -101,6 +105,11 @@ class Field(Section):
         return {_words(value): value for value in self.values}
 
     @property
+    def whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return self.type == "int" or {type(value) for value in self.values} == {int}
+
+    @property
     def words(self) -> str:
         """The field as it stands in a search space."""
         content = self.model_dump(mode="json", exclude_defaults=True)
@@ -120,7 +129,13 @@ class Field(Section):
         """Whether a value is one that the field may take."""
         if self.type == "choice":
             return _words(value) in map(_words, self.values)
-        return isinstance(value, int | float) and self.min <= value <= self.max
+        if type(value) is not int and (self.type == "int" or type(value) is not float):
+            return False
+        step = self.step or (1 if self.type == "int" else None)
+        on_step = (
+            self.sampling == "log" or step is None or not (value - self.min) % step
+        )
+        return self.min <= value <= self.max and on_step
 
     def examples(self) -> tuple[Any, ...]:
         """Values that are valid only if all are."""
@@ -174,8 +189,10 @@ class Space(Section):
                         f"{name} is {field!r}; expected as {{type: float, min: 0.001, "
                         "max: 0.1}"
                     )
+                if "name" in field:
+                    raise ValueError(f"{name} has a name already; drop 'name'")
             return [{"name": name, **field} for name, field in fields.items()]
-        return fields
+        raise ValueError("expected fields by name, as training.batch_size: {...}")
 
     @pydantic.field_serializer("fields")
     def _by_name(self, fields: tuple[Field, ...]) -> dict[str, dict]:
@@ -290,9 +307,13 @@ class Space(Section):
                     "Hyperband chooses training.epochs itself, up to that of the "
                     "configuration. Drop it from the search space."
                 )
-            if algorithm == "grid" and field.type != "choice" and field.step is None:
-                if field.type == "int" and field.sampling == "linear":
-                    continue
+            endless = field.type == "float" or field.sampling == "log"
+            if (
+                algorithm == "grid"
+                and field.type != "choice"
+                and endless
+                and (field.step is None)
+            ):
                 raise UserError(
                     f"A grid needs a step for {field.name}, or a choice of values."
                 )

@@ -1,15 +1,19 @@
 """A sweep: workers that ask an oracle for trials, and train them.
 
-    search(SweepFolder(Path("runs/sweep")), workers=2)
+    folder = SweepFolder(Path("runs/sweep"))
+    search(folder, begin(folder, wanted), workers=2)
 
 On one machine the workers are threads around one oracle, each of which waits for the
 process of its trial. On several, KerasTuner's environment variables make one process
 the chief, which serves the oracle, and the others workers.
 """
 
+import contextlib
 import logging
 import os
 import queue
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +29,12 @@ from keras_tuner.src.engine import conditions
 
 from h2mv_tf import console, distribution, inputs
 from h2mv_tf.config import changed
+from h2mv_tf.data.survey import Survey
 from h2mv_tf.errors import UserError
 from h2mv_tf.tuning import oracles, process
 from h2mv_tf.tuning.folder import Result, Settings, SweepFolder, TrialFolder
 from h2mv_tf.tuning.journal import FROM, Journal
+from h2mv_tf.tuning.objective import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +47,7 @@ GPUS = "CUDA_VISIBLE_DEVICES"
 ALONE = {"TF_CONFIG": "", "SLURM_STEP_NUM_TASKS": "1"}
 POLL = 0.2  # seconds, between questions to an oracle that has to wait
 PATIENCE = 3600.0  # seconds that a worker waits for its chief, as KerasTuner's do
+MOMENT = 5.0  # seconds in which a worker ends the process of its trial
 LINGER = 30.0  # seconds that a chief waits for workers to hear that there is no more
 OF_THE_DATA = {"data", "window", "split", "objective"}  # sections
 POINTS = 16  # of a space that are tried before it is said that none can be trained
@@ -120,9 +127,10 @@ class Worker(BaseTuner):
             result = folder.load_result()
             if result is None:
                 result = self._train(folder, trial.hyperparameters.values)
-        except OSError as error:  # of the search, not of the trial
+        except Exception as error:  # of the search, not of the trial
+            words = " ".join(f"{type(error).__name__}: {error}".split())
             raise keras_tuner.errors.FatalRuntimeError(
-                f"Cannot write to '{folder.path}': {error.strerror or error}."
+                f"The search cannot go on in '{folder.path}': {words}"
             ) from error
         if result.failed:
             raise keras_tuner.errors.FailedTrialError(result.reason)
@@ -142,14 +150,17 @@ class Worker(BaseTuner):
             if reason is not None:
                 break
             folds[fold] = folder.load_fold(fold)
-        return folder.save_result(folds, reason, time.perf_counter() - begin)
+        # Another worker may have had it, after their chief was started again.
+        result = folder.load_result()
+        seconds = time.perf_counter() - begin
+        return result or folder.save_result(folds, reason, seconds)
 
     def _prepare(self, folder: TrialFolder, fold: int, drawn: Mapping) -> None:
         """Writes the configuration of a fold, with the devices that it has."""
         settings = self.settings.trained(drawn, fold)
         devices = distribution.used(
             settings.distribution.devices,
-            len(self.share),
+            distribution.worth(self.share),
             settings.training.batch_size,
         )
         settings = changed(settings, {"distribution.devices": devices})
@@ -166,9 +177,12 @@ class Worker(BaseTuner):
         environment = ALONE | ({GPUS: _gpus(self.share)} if gpus else {})
         with process.started("tuning.trial", arguments, log, environment) as child:
             if not gpus and hasattr(psutil.Process, "cpu_affinity"):
-                psutil.Process(child.pid).cpu_affinity(self.share)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    psutil.Process(child.pid).cpu_affinity(self.share)
             while (status := child.poll()) is None:
                 self._wait()
+        if status == process.FULL:
+            raise OSError(f"the disk is full; see '{log}'")
         if -status in process.INTERRUPTIONS or status == console.INTERRUPTED:
             raise KeyboardInterrupt
         # A crash after its result was written, as it ended, is none of the trial.
@@ -251,9 +265,13 @@ def search(
         UserError: What the journal holds is of another version, a folder cannot be
             written, or no trial can be trained.
     """
-    oracle = _oracle(folder, settings)
-    oracle.replay()
-    if is_chief():
+    oracle, served = _oracle(folder, settings), is_chief()
+    oracle.replay(elsewhere=served)
+    if served:
+        if workers > 1:
+            raise UserError(
+                "A chief trains nothing itself: start a worker for each of --workers."
+            )
         _serve(Worker(oracle, folder, settings, CHIEF), watch)
         return oracle
     shares = distribution.shares(workers)
@@ -300,14 +318,17 @@ def is_worker() -> bool:
 
 
 def _has_chief() -> bool:
-    names = [name for name in (IP, PORT, NAME) if os.environ.get(name)]
-    if IP in names and len(names) < 3:
-        lacking = next(n for n in (PORT, NAME) if n not in names)
+    for name in (IP, PORT, NAME):
+        if os.environ.get(name) == "":  # KerasTuner would take it as set
+            del os.environ[name]
+    there = [name for name in (IP, PORT, NAME) if name in os.environ]
+    if there and there != [NAME] and len(there) < 3:
+        lacking = next(n for n in (IP, PORT, NAME) if n not in there)
         raise UserError(
-            f"{IP} is set, but {lacking} is not. docs/tuning.md shows what a chief and "
-            "its workers need."
+            f"{there[0]} is set, but {lacking} is not. docs/tuning.md shows what a "
+            "chief and its workers need."
         )
-    return IP in names
+    return len(there) == 3
 
 
 def refuse_untrainable(settings: Settings) -> None:
@@ -327,7 +348,8 @@ def refuse_untrainable(settings: Settings) -> None:
                 continue
             tried.add(needed)
             # Nothing of it is kept.
-            inputs.prepare(changed(trained, {"data.cache": "none"}))
+            found = inputs.prepare(changed(trained, {"data.cache": "none"})).survey
+            _refuse_unscored(settings.space.judged_by, found)
         except UserError as error:
             mistakes.append(error)
         else:
@@ -335,9 +357,27 @@ def refuse_untrainable(settings: Settings) -> None:
     if len({str(mistake) for mistake in mistakes}) == 1:  # nothing of the points
         raise mistakes[0]
     raise UserError(
-        f"No point of the search space can be trained, of {POINTS} that were tried. "
+        f"No point of the search space can be trained, of {len(mistakes)} that were "
+        "tried. "
         f"The first one: {mistakes[0]}"
     )
+
+
+def _refuse_unscored(objective: Objective, found: Survey) -> None:
+    """Raises a UserError where an objective looks at what the store does not have."""
+    if objective.of_the_loss:
+        return
+    for name in objective.of(found.constraints):
+        if name not in found.constraints:
+            raise UserError(
+                f"The objective {objective} looks at {name}, which is not trained on. "
+                f"Found: {', '.join(found.constraints)}."
+            )
+        if objective.scale == "daily" and not found.record.daily[name]:
+            raise UserError(
+                f"The objective {objective} looks at days of {name}, which is observed "
+                "monthly. Choose another scale or variable."
+            )
 
 
 def _drawn(space: keras_tuner.HyperParameters, seed: int) -> dict[str, Any]:
@@ -392,8 +432,8 @@ def _run(workers: Sequence[Worker], watch: Callable[[], None] = lambda: None) ->
     finally:
         for worker in workers:
             worker.stop()
-        for thread in threads:
-            thread.join()
+        for thread in threads:  # one that waits for its chief ends with this process
+            thread.join(MOMENT)
     if not failures.empty():
         raise _told(failures.get())
     watch()
@@ -401,25 +441,38 @@ def _run(workers: Sequence[Worker], watch: Callable[[], None] = lambda: None) ->
 
 def _serve(chief: Worker, watch: Watch) -> None:
     """Serves an oracle until its workers have heard that there is no more."""
-    oracle, heard = chief.oracle, None
-    thread = threading.Thread(target=chief.search, daemon=True, name=CHIEF)
-    thread.start()
-    while thread.is_alive():
-        time.sleep(POLL)
-        _watched(oracle, watch)
-        if oracle.finished and not oracle.ongoing_trials:
-            heard = heard or time.monotonic()
-            if not oracle.tuner_ids or time.monotonic() - heard > LINGER:
-                return
-    raise UserError(
-        f"The chief cannot serve on {os.environ[IP]}:{os.environ[PORT]}. Is another "
-        f"process there? Choose another {PORT}."
-    )
+    oracle = chief.oracle
+    _refuse_taken_port()
+    threading.Thread(target=chief.search, daemon=True, name=CHIEF).start()
+    try:
+        while not oracle.finished or oracle.ongoing_trials:
+            time.sleep(POLL)
+            _watched(oracle, watch)
+    finally:
+        oracle.closed = oracle.finished or sys.exc_info()[0] is UserError
+        told = time.monotonic()
+        while oracle.closed and oracle.tuner_ids and time.monotonic() - told < LINGER:
+            time.sleep(POLL)
+
+
+def _refuse_taken_port() -> None:
+    """Raises a UserError where the chief cannot serve: gRPC would share a port."""
+    try:
+        with socket.socket() as tried:
+            tried.bind((os.environ[IP], int(os.environ[PORT])))
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"The chief cannot serve on {os.environ[IP]}:{os.environ[PORT]}: {error}. "
+            f"Expected an address of this machine and a free port in {IP} and {PORT}."
+        ) from error
 
 
 def _watched(oracle: oracles.Remembering, watch: Watch) -> None:
     """Watches a search, and ends it where nothing but failures come."""
     watch(oracle)
+    if oracle.failure is not None:
+        words = oracle.failure.strerror or oracle.failure
+        raise UserError(f"The journal of the search cannot be written: {words}.")
     ended = [oracle.trials[trial_id] for trial_id in tuple(oracle.end_order)]
     if len(ended) >= LOST and all(trial.message for trial in ended):
         raise UserError(

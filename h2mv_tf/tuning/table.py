@@ -14,6 +14,7 @@ COLUMNS = (
     "status",
     "score",
     "epochs",
+    "trained_epochs",
     "best_epoch",
     "seconds",
     "ended",
@@ -62,13 +63,22 @@ def table(
                 "reason": result.reason,
             }
             if result.folds:
-                epochs = [fold.best_epoch for fold in result.folds.values()]
-                row["best_epoch"] = float(np.mean(epochs))
+                folds = result.folds.values()
+                row["trained_epochs"] = np.mean([fold.epochs for fold in folds])
+                row["best_epoch"] = np.mean([fold.best_epoch for fold in folds])
         rows.append(row | settings.space.values(values))
     names = [field.name for field in settings.space.fields]
     found = pd.DataFrame(rows, columns=[*COLUMNS, *names])
     found["ended"] = pd.to_datetime(found["ended"], utc=True).dt.tz_localize(None)
-    numbers = ["score", "best_epoch", "seconds", "bracket", "round", "promoted_from"]
+    numbers = [
+        "score",
+        "trained_epochs",
+        "best_epoch",
+        "seconds",
+        "bracket",
+        "round",
+        "promoted_from",
+    ]
     return found.astype(dict.fromkeys(numbers, "float64"))
 
 

@@ -4,9 +4,10 @@ A process of its own, so that no memory is left behind and no crash ends the sea
 It is what `trainers/train.py` does, without its exports, and then the score.
 """
 
+import errno
 import shutil
+import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
@@ -22,9 +23,6 @@ from h2mv_tf.tuning import process
 from h2mv_tf.tuning.folder import FoldResult, TrialFolder
 from h2mv_tf.tuning.objective import Objective
 
-# Of a process that was killed with its search, which takes a moment.
-PATIENCE = 60.0  # seconds
-
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
@@ -36,15 +34,17 @@ def main(path: Path, fold: int, objective: Objective, begun_by: Path | None) -> 
     process.end_with_parent()
     with console.command():
         trial = TrialFolder(path)
+        before = None if begun_by is None else TrialFolder(begun_by)
         try:
-            with filelock.FileLock(trial.lock_file(fold), timeout=PATIENCE):
-                if trial.load_fold(fold) is None:  # not done by one that was killed
-                    before = None if begun_by is None else TrialFolder(begun_by)
+            # Waits for another process that trains it: one whose search was killed
+            # ends in a moment, one of a worker elsewhere leaves its result.
+            with filelock.FileLock(trial.lock_file(fold)):
+                if trial.load_fold(fold) is None:
                     trial.save_fold(fold, trained(trial, fold, objective, before))
-        except filelock.Timeout:
-            raise UserError(
-                f"Another process trains '{trial.run(fold).path}'."
-            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            sys.exit(process.FULL)
 
 
 def trained(
@@ -66,7 +66,6 @@ def trained(
     startup.import_tensorflow()
     from h2mv_tf import distribution, training
 
-    begin = time.perf_counter()
     settings, run = config.load(trial.config_file(fold)), trial.run(fold)
     distribution.make_devices(settings.distribution.devices)
     if not run.resumable:
@@ -83,7 +82,6 @@ def trained(
         score=score,
         epochs=len(run.load_history()),
         best_epoch=int(metrics["best_epoch"]),
-        seconds=time.perf_counter() - begin,
     )
 
 
