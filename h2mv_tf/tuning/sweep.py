@@ -459,6 +459,8 @@ def _refuse_taken_port() -> None:
     """Raises a UserError where the chief cannot serve: gRPC would share a port."""
     try:
         with socket.socket() as tried:
+            # Not in the way are connections of a chief that was killed.
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind((os.environ[IP], int(os.environ[PORT])))
     except (OSError, ValueError, OverflowError) as error:
         raise UserError(
