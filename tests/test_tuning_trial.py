@@ -146,7 +146,10 @@ def test_an_interrupted_search_ends_its_trial_and_says_what_goes_on(
     arguments, tmp_path
 ):
     options = arguments("sweep", RATES, "--algorithm=random", "--max-trials=2")
+    # A shell in the background lets its processes ignore what is sent here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     search = python("tuning/tune.py", *options)
+    signal.signal(signal.SIGINT, before)
     of_trial = in_training(search)
     search.send_signal(signal.SIGINT)
     output, _ = search.communicate(timeout=PATIENCE)
