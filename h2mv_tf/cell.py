@@ -54,6 +54,15 @@ class Gates(NamedTuple):
     output: tf.Tensor
 
 
+class Head(NamedTuple):
+    """Draws of what turns the LSTM's output into a day's physics."""
+
+    snowfall_correction: tf.Tensor  # (draws,) before its sigmoid
+    baseflow_fraction: tf.Tensor  # (draws,) before its sigmoid
+    coefficient_kernel: tf.Tensor  # (draws, units, 7)
+    coefficient_bias: tf.Tensor  # (draws, 7)
+
+
 class Preparation(NamedTuple):
     """What is the same on every day of a series, worked out once before it.
 
@@ -63,7 +72,7 @@ class Preparation(NamedTuple):
 
     kernel: tf.Tensor  # (4 units, 3 + 4 + units): forcing, states, hidden
     gate_bias: tf.Tensor  # (4 units, cells): bias and static code
-    coefficient_kernel: tf.Tensor  # (7, units)
+    coefficient_kernel: tf.Tensor  # (7, units); of several draws (draws, 7, units)
     coefficient_bias: tf.Tensor  # (7, cells)
     forcing_mean: tf.Tensor  # (3, 1)
     forcing_std: tf.Tensor  # (3, 1)
@@ -167,12 +176,16 @@ class H2MVCell(keras.Layer):
         )
         self.built = True
 
-    def prepare(self, code, soil_water_capacity) -> Preparation:
+    def prepare(
+        self, code, soil_water_capacity, head: Head | None = None
+    ) -> Preparation:
         """What a day needs and does not change from day to day.
 
         Args:
             code: Code of the static inputs (cells, code_size).
             soil_water_capacity: (cells, 1) [mm].
+            head: Draws, of which each is for as many cells: the cells of the first
+                draw come first. By default the cell's own weights are for all.
         """
         of_forcing, of_code, of_state = tf.split(
             tf.convert_to_tensor(self.kernel),
@@ -181,12 +194,24 @@ class H2MVCell(keras.Layer):
         )
         kernel = tf.concat([of_forcing, of_state, self.recurrent_kernel], 0)
         cells = tf.zeros_like(soil_water_capacity)
-        constants = self.constants()
+        constants, bias = self.constants(head), self.coefficient_bias
+        coefficient_kernel = tf.transpose(self.coefficient_kernel)
+        if head is not None:
+            draws = head.coefficient_kernel.shape[0]
+            count = tf.shape(cells)[0] // draws
+            bias = tf.repeat(head.coefficient_bias, count, axis=0)
+            constants = {
+                name: tf.repeat(value, count)[:, None]
+                for name, value in constants.items()
+            }
+            coefficient_kernel = tf.transpose(head.coefficient_kernel, [0, 2, 1])
+            if draws == 1:
+                coefficient_kernel = coefficient_kernel[0]
         return Preparation(
             kernel=tf.transpose(kernel),
             gate_bias=tf.transpose(code @ of_code + self.bias),
-            coefficient_kernel=tf.transpose(self.coefficient_kernel),
-            coefficient_bias=tf.transpose(cells + self.coefficient_bias),
+            coefficient_kernel=coefficient_kernel,
+            coefficient_bias=tf.transpose(cells + bias),
             forcing_mean=self.forcing_mean[:, None],
             forcing_std=self.forcing_std[:, None],
             parameters=physics.Parameters(
@@ -195,11 +220,16 @@ class H2MVCell(keras.Layer):
             ),
         )
 
-    def constants(self) -> dict[str, tf.Tensor]:
-        """The parameters that are the same everywhere, behind their sigmoids."""
+    def constants(self, head: Head | None = None) -> dict[str, tf.Tensor]:
+        """The parameters that are the same everywhere, behind their sigmoids.
+
+        Args:
+            head: Draws; by default the cell's own weights.
+        """
+        of = self if head is None else head
         return {
-            "snowfall_correction": tf.sigmoid(self.snowfall_correction),
-            "baseflow_fraction": tf.sigmoid(self.baseflow_fraction),
+            "snowfall_correction": tf.sigmoid(of.snowfall_correction),
+            "baseflow_fraction": tf.sigmoid(of.baseflow_fraction),
         }
 
     def call(self, inputs, states):
@@ -288,7 +318,7 @@ def behind_the_gates(
     carry = gates.forget * state.lstm_carry + gates.input * gates.candidate
     hidden = gates.output * tf.tanh(carry)
     coefficients = learned_coefficients(
-        day.coefficient_kernel @ hidden + day.coefficient_bias
+        _by_draw(day.coefficient_kernel, hidden) + day.coefficient_bias
     )
     weather = physics.Forcing(*tf.split(forcing, len(variables.FORCING), 0))
     water, fluxes = physics.step(state.water, weather, coefficients, day.parameters)
@@ -305,6 +335,20 @@ def behind_the_gates(
         **diagnostics._asdict(),
     }
     return tf.concat([values[name] for name in outputs], 0), new_state
+
+
+def _by_draw(kernel, hidden):
+    """The product of each draw's kernel with the cells that it is for (7, cells).
+
+    Args:
+        kernel: (7, units), or (draws, 7, units).
+        hidden: (units, cells), the cells of the first draw first.
+    """
+    if kernel.shape.rank == 2:
+        return kernel @ hidden
+    draws, rows, units = kernel.shape
+    by_draw = tf.reshape(hidden, (units, draws, -1))
+    return tf.reshape(tf.einsum("dru,udc->rdc", kernel, by_draw), (rows, -1))
 
 
 def learned_coefficients(raw) -> physics.Coefficients:

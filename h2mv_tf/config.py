@@ -18,6 +18,7 @@ import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from h2mv_tf import variables
+from h2mv_tf.data.units import quantity
 from h2mv_tf.errors import UserError
 
 UNKNOWN = Path("unknown")  # data.store of weights that were imported without one
@@ -106,13 +107,22 @@ class Objective(Section):
     # on its whole series.
     anomaly_reference: Literal["matched", "series"] = "matched"
     saturation: PositiveFloat = 100.0  # mm of SWE above which deeper is not seen
+    # The published unweighted sum of mean squared errors, or the distribution of an
+    # observation's error, whose width is learned for each constraint.
+    likelihood: Literal["mse", "normal", "laplace", "student_t"] = "mse"
+    degrees_of_freedom: Annotated[float, Field(gt=2)] = 4.0  # of student_t
+    # Of a likelihood: errors are alike from step to step, as far as is learned.
+    autocorrelation: bool = True
+    # Of a likelihood: constraints whose standard errors the store tells, as in the
+    # group tws_sigma; null: all that it has.
+    errors: tuple[str, ...] | None = None
 
-    @pydantic.field_validator("constraints", mode="before")
+    @pydantic.field_validator("constraints", "errors", mode="before")
     @classmethod
     def _one_or_more(cls, constraints: object):
         return constraints.split(",") if isinstance(constraints, str) else constraints
 
-    @pydantic.field_validator("constraints")
+    @pydantic.field_validator("constraints", "errors")
     @classmethod
     def _canonical(cls, constraints: tuple[str, ...] | None):
         if constraints is None:
@@ -125,9 +135,119 @@ class Objective(Section):
                     f"{_nearest(given, variables.CONSTRAINTS)}"
                 )
         canonical = tuple(variable.name for variable in found)
-        if not canonical or len(set(canonical)) < len(canonical):
-            raise ValueError("name one or more constraints, each once")
+        if len(set(canonical)) < len(canonical):
+            raise ValueError("name constraints, each once")
         return canonical
+
+    @pydantic.field_validator("constraints")
+    @classmethod
+    def _any(cls, constraints: tuple[str, ...] | None):
+        if constraints == ():
+            raise ValueError("name one or more constraints")
+        return constraints
+
+
+Amount = float | str  # in native units, or with units, as "15 cm"
+
+
+class LogNormal(Section):
+    """A prior whose logarithm is normal."""
+
+    distribution: Literal["LogNormal"] = "LogNormal"
+    median: Amount
+    deviation: PositiveFloat  # of the logarithm
+    # A static input that the median is a multiple of: as "150 mm m-1" per soil_depth.
+    per: str | None = None
+
+
+class Normal(Section):
+    """A normal prior."""
+
+    distribution: Literal["Normal"] = "Normal"
+    mean: Amount
+    deviation: Amount
+
+
+class Gamma(Section):
+    """A gamma prior."""
+
+    distribution: Literal["Gamma"] = "Gamma"
+    mean: Amount
+    concentration: PositiveFloat
+
+
+class Beta(Section):
+    """A beta prior of a fraction: as if so many had been seen for it and against it."""
+
+    distribution: Literal["Beta"] = "Beta"
+    concentration1: PositiveFloat
+    concentration0: PositiveFloat
+
+
+class LogitNormal(Section):
+    """A prior of a fraction whose logit, log(x / (1 - x)), is normal."""
+
+    distribution: Literal["LogitNormal"] = "LogitNormal"
+    median: Amount
+    deviation: PositiveFloat  # of the logit
+
+
+CapacityPrior = Annotated[
+    LogNormal | Normal | Gamma, Field(discriminator="distribution")
+]
+FractionPrior = Annotated[
+    Beta | LogitNormal | Normal, Field(discriminator="distribution")
+]
+
+
+def _refuse_impossible(prior: Section, variable: variables.Variable) -> None:
+    """Raises a ValueError where a parameter could never be as its prior says."""
+    low, high = variable.bounds
+    for field in ("median", "mean"):
+        given = getattr(prior, field, None)
+        if given is None or getattr(prior, "per", None):
+            continue
+        centre = quantity(given, variable.units)
+        if not (centre > low and (high is None or centre < high)):
+            beyond = f"above {low:g}" + ("" if high is None else f" and below {high:g}")
+            raise ValueError(
+                f"{field} is {centre:g} {variable.units}, and it has to lie {beyond}"
+            )
+    if isinstance(prior, Normal) and not quantity(prior.deviation, variable.units) > 0:
+        raise ValueError(f"deviation is {prior.deviation}, and it has to be above 0")
+
+
+class Priors(Section):
+    """What is known of the parameters before anything is observed.
+
+    They count where there is a likelihood; null leaves a parameter without.
+    """
+
+    soil_water_capacity: CapacityPrior | None = LogNormal(median=200.0, deviation=0.8)
+    snowfall_correction: FractionPrior | None = Beta(
+        concentration1=4.0, concentration0=1.0
+    )
+    baseflow_fraction: FractionPrior | None = LogitNormal(median=0.01, deviation=1.5)
+
+    @pydantic.field_validator("*")
+    @classmethod
+    def _possible(cls, prior: Section | None, info: pydantic.ValidationInfo):
+        if prior is not None:
+            _refuse_impossible(prior, variables.VARIABLES[info.field_name])
+        return prior
+
+
+class Uncertainty(Section):
+    """What is learned of the parameters: points, or distributions."""
+
+    posterior: Literal["none", "variational"] = "none"
+    # Whether the weights of the last layer, which gives the coefficients, have a
+    # distribution, beside the parameters.
+    last_layer: bool = True
+    weight_deviation: PositiveFloat = 1.0  # of the normal prior of these weights
+    # Of the correlations between them: 0 has none, mean field.
+    rank: Annotated[int, Field(ge=0, le=100)] = 0
+    warm_up: Annotated[int, Field(ge=0)] = 20  # epochs until the priors count in full
 
 
 class Training(Section):
@@ -161,6 +281,8 @@ class Synthetic(Section):
     columns: Annotated[int, Field(ge=5)] = 40  # around the planet
     years: PositiveInt = 3
     noise: NonNegativeFloat = 0.05  # of the observations, in standard deviations
+    # Whether the noise differs from cell to cell, and the store tells how large it is.
+    errors: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
@@ -180,14 +302,36 @@ class Config(Section):
     split: Split = Split()
     model: Model = Model()
     objective: Objective = Objective()
+    priors: Priors = Priors()
+    uncertainty: Uncertainty = Uncertainty()
     training: Training = Training()
     distribution: Distribution = Distribution()
     synthetic: Synthetic | None = None
     provenance: Provenance | None = None
 
+    @pydantic.model_validator(mode="after")
+    def _with_a_likelihood(self):
+        """Priors and posteriors are densities, which a sum of squares is not."""
+        if self.objective.likelihood == "mse":
+            for section in ("priors", "uncertainty"):
+                if getattr(self, section) != type(getattr(self, section))():
+                    raise ValueError(
+                        f"{section} is set, but objective.likelihood is mse, which "
+                        "knows no probabilities. Choose objective.likelihood: normal, "
+                        "laplace or student_t"
+                    )
+        elif self.uncertainty.posterior != "none":
+            for name, prior in self.priors:
+                if prior is None:
+                    raise ValueError(
+                        f"priors.{name} is null, but uncertainty.posterior is "
+                        f"{self.uncertainty.posterior}: a posterior needs a prior"
+                    )
+        return self
+
     def to_yaml(self) -> str:
         """The configuration as `load` reads it."""
-        settings = self.model_dump(mode="json", exclude_none=True)
+        settings = self.model_dump(mode="json")
         return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
@@ -311,15 +455,24 @@ def _set(settings: dict[str, Any], override: str) -> None:
 def _first(error: pydantic.ValidationError) -> str:
     """The first mistake, in one line."""
     mistake = error.errors()[0]
-    location = [str(part) for part in mistake["loc"]]
+    # Of a union, pydantic names the member: a class, or what is no key at all.
+    location = [str(part) for part in mistake["loc"] if not str(part)[0].isupper()]
     key = ".".join(location)
     if mistake["type"] == "extra_forbidden":
         return f"unknown key '{key}'{_nearest_key(location)}"
     known = set(_keys(Config))
-    while key not in known and "." in key:  # of a union, pydantic names the member
+    while key not in known and "." in key:
         key = key.rpartition(".")[0]
     words = mistake["msg"].removeprefix("Value error, ")
     words = words[:1].lower() + words[1:]
+    if not key:  # of several sections together
+        return f"{words}."
+    if mistake["type"].startswith("union_tag"):
+        kind = Config.model_fields[location[0]].annotation.model_fields[location[1]]
+        names = [k.__name__ for k in _sections(kind.annotation)]
+        words = f"it needs a distribution, one of: {', '.join(names)}"
+    if mistake["type"] == "missing":
+        return f"{key} is missing; expected it in {mistake['input']!r}."
     return f"{key} is {mistake['input']!r}, but {words}."
 
 
@@ -340,9 +493,17 @@ def _nearest(name: str, among: Iterable[str]) -> str:
 
 
 def _keys(section: type[Section], prefix: str = "") -> Iterable[str]:
-    """All dotted keys, sections included."""
+    """All dotted keys, sections included, each once."""
+    found: dict[str, None] = {}
     for name, field in section.model_fields.items():
-        yield prefix + name
-        for kind in (field.annotation, *typing.get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, Section):
-                yield from _keys(kind, f"{prefix}{name}.")
+        found[prefix + name] = None
+        for kind in _sections(field.annotation):
+            found |= dict.fromkeys(_keys(kind, f"{prefix}{name}."))
+    return found
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    """The sections that a field may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [s for part in typing.get_args(annotation) for s in _sections(part)]

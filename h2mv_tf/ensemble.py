@@ -7,6 +7,7 @@ and drawn as the predictions of a single model are.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -103,17 +104,30 @@ def combine(
             progress(len(regions), len(regions))
 
 
-def _write(writer, datasets, name: str, region: tuple, quantiles) -> None:
-    """Writes what the members say of a variable in a region."""
-    values = np.stack([_read(d[name], region) for d in datasets.values()])
-    place = (slice(None), *region) if name in SERIES else region
+class Statistics(NamedTuple):
+    """What members say together of a variable."""
+
+    mean: np.ndarray
+    spread: np.ndarray  # standard deviation of the sample
+    levels: np.ndarray  # (quantiles, ...)
+
+
+def statistics(
+    values: np.ndarray, quantiles: Sequence[float], *, worst: bool = False
+) -> Statistics:
+    """Mean, spread and quantiles of members.
+
+    Args:
+        values: (members, ...); two members or more.
+        quantiles: From 0 to 1.
+        worst: In place of the mean the value that is farthest from 0, as of a
+            balance: the worst of them says how well it closes.
+    """
     mean = values.mean(axis=0, dtype="float64").astype("float32")
-    if name in BALANCE:  # the worst of them says how well it closes
-        worst = np.abs(np.nan_to_num(values)).argmax(axis=0)
-        mean = np.take_along_axis(values, worst[None], 0)[0]
+    if worst:
+        place = np.abs(np.nan_to_num(values)).argmax(axis=0)
+        mean = np.take_along_axis(values, place[None], 0)[0]
     spread = values.std(axis=0, ddof=1, dtype="float64").astype("float32")
-    writer.put("", mean, place, name=name)
-    writer.put("", spread, place, name=name + SPREAD)
     # Sorted once for all of them: NumPy's own looks for gaps, which there are not.
     ordered = np.sort(values, axis=0)
     below = np.asarray(quantiles) * (len(values) - 1)
@@ -121,6 +135,16 @@ def _write(writer, datasets, name: str, region: tuple, quantiles) -> None:
     high = np.minimum(low + 1, len(values) - 1)
     share = (below - low).reshape(-1, *[1] * mean.ndim).astype("float32")
     levels = ordered[low] * (1 - share) + ordered[high] * share
+    return Statistics(mean, spread, levels)
+
+
+def _write(writer, datasets, name: str, region: tuple, quantiles) -> None:
+    """Writes what the members say of a variable in a region."""
+    values = np.stack([_read(d[name], region) for d in datasets.values()])
+    place = (slice(None), *region) if name in SERIES else region
+    mean, spread, levels = statistics(values, quantiles, worst=name in BALANCE)
+    writer.put("", mean, place, name=name)
+    writer.put("", spread, place, name=name + SPREAD)
     writer.put("", levels, (slice(None), *place), name=name + QUANTILE)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from h2mv_tf import time_loop, variables
-from h2mv_tf.cell import H2MVCell, Preparation, State, empty_state, one_day
+from h2mv_tf.cell import H2MVCell, Head, Preparation, State, empty_state, one_day
+from h2mv_tf.noise import Noise, ObservationNoise
+from h2mv_tf.posterior import Normals, Posterior
 
 LEAK = 0.01  # slope of LeakyReLU in the published model; Keras' default is 0.3
 CAPACITY_OFFSET = 100.0  # starts the soil water capacity near 100 mm
@@ -16,6 +18,7 @@ LEAST_CAPACITY = 1.0  # mm
 GENERATOR = (
     "philox"  # of random numbers: the same on every device, with XLA and without
 )
+NORMALS = 100  # from here on seeds are of draws; below, of layers that drop units
 LARGE = 80.0  # from here on softplus(x) is x, in double precision too
 
 
@@ -26,6 +29,13 @@ class Normalization(NamedTuple):
     forcing_std: np.ndarray  # (3,)
     static_mean: np.ndarray  # (static_size,)
     static_std: np.ndarray  # (static_size,)
+
+
+class Drawn(NamedTuple):
+    """Draws of the parameters, the cells of the first draw first."""
+
+    soil_water_capacity: tf.Tensor  # (draws * cells, 1) [mm]
+    head: Head
 
 
 @keras.saving.register_keras_serializable("h2mv_tf")
@@ -44,6 +54,12 @@ class H2MV(keras.Model):
         code_size: Size of the static code.
         lstm_units: Size of the LSTM.
         dropout: Share of each hidden layer that a call with a seed leaves out.
+        observed: Names of the constraints whose noise is learned.
+        variational: Whether the parameters have distributions, which `draw` draws
+            from. Without draws the model is that of their centres.
+        last_layer: Whether those include the weights of the layer that gives the
+            coefficients.
+        rank: Of the correlations between the weights that have a distribution.
         **kwargs: Of `keras.Model`; `dtype="float64"` computes in double.
 
     Call arguments:
@@ -58,6 +74,7 @@ class H2MV(keras.Model):
         seed: Two integers, (2,), that choose what dropout leaves out: for each cell
             and unit, on all days of spin-up and simulation alike. Without a seed
             nothing is left out, in training neither.
+        drawn: Of `draw`; the centres by default.
 
     Returns:
         A dictionary by registry name, in native units: (cells, days) for what
@@ -79,6 +96,10 @@ class H2MV(keras.Model):
         code_size: int = 12,
         lstm_units: int = 100,
         dropout: float = 0.0,
+        observed: Sequence[str] = (),
+        variational: bool = False,
+        last_layer: bool = True,
+        rank: int = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -116,6 +137,12 @@ class H2MV(keras.Model):
             1, name="soil_water_capacity", dtype=policy
         )
         self.cell = H2MVCell(code_size, units=lstm_units, name="cell", dtype=policy)
+        self.observed = tuple(observed)
+        self.variational, self.last_layer, self.rank = variational, last_layer, rank
+        if observed:
+            self.observation_noise = ObservationNoise(
+                observed, name="noise", dtype=policy
+            )
         self.build()
 
     def build(self, input_shape=None):
@@ -139,6 +166,14 @@ class H2MV(keras.Model):
             layer.build((None, self.encoder_units))
         self.capacity_layer.build((None, self.code_size))
         self.cell.build()
+        if self.variational:
+            self.posterior = Posterior(
+                int(sum(np.prod(part.shape) for part in self.uncertain)),
+                self.code_size,
+                self.rank,
+                name="posterior",
+                dtype=self.dtype_policy,
+            )
         self.built = True
 
     def set_normalization(self, normalization: Normalization) -> None:
@@ -167,12 +202,94 @@ class H2MV(keras.Model):
         raw = self.capacity_layer(code)
         return code, softplus(raw + CAPACITY_OFFSET) + LEAST_CAPACITY
 
+    @property
+    def uncertain(self) -> tuple[keras.Variable, ...]:
+        """The weights that have a distribution, where the model is variational."""
+        own = self.cell
+        parts = (own.snowfall_correction, own.baseflow_fraction)
+        if self.last_layer:
+            parts += (own.coefficient_kernel, own.coefficient_bias)
+        return parts
+
+    def noise(self) -> dict[str, Noise]:
+        """What is learned of the observations' errors, by constraint."""
+        return self.observation_noise.by_name() if self.observed else {}
+
+    def normals(self, cells: int, seed, draws: int = 1) -> Normals:
+        """Random numbers for draws.
+
+        Args:
+            cells: Of each draw.
+            seed: Two integers, (2,).
+            draws: How many.
+        """
+        shapes = Normals(
+            (draws * cells, 1), (draws, self.posterior.size), (draws, self.rank)
+        )
+        return Normals(
+            *(
+                tf.random.stateless_normal(
+                    shape,
+                    folded(seed, NORMALS + n),
+                    dtype=self.compute_dtype,
+                    alg=GENERATOR,
+                )
+                for n, shape in enumerate(shapes)
+            )
+        )
+
+    def draw(self, static, normals: Normals, *, seed=None) -> Drawn:
+        """Draws of the parameters from their distributions.
+
+        Args:
+            static: Raw static inputs (draws * cells, static_size).
+            normals: Of `normals`.
+            seed: As in a call.
+        """
+        code, centre = self.encode(static, seed)
+        deviation = self.posterior.capacity_deviation(code)
+        weights = [tf.convert_to_tensor(part) for part in self.uncertain]
+        flat = tf.concat([tf.reshape(part, [-1]) for part in weights], 0)
+        drawn = self.posterior.weights_at(flat, normals)
+        parts = tf.split(drawn, [int(np.prod(part.shape)) for part in weights], axis=1)
+        draws = normals.weights.shape[0]
+        parts = [
+            tf.reshape(part, (draws, *weight.shape))
+            for part, weight in zip(parts, weights, strict=True)
+        ]
+        if not self.last_layer:
+            own = (self.cell.coefficient_kernel, self.cell.coefficient_bias)
+            parts += [tf.repeat(tf.convert_to_tensor(w)[None], draws, 0) for w in own]
+        return Drawn(
+            soil_water_capacity=centre * tf.exp(deviation * normals.capacity),
+            head=Head(*parts),
+        )
+
+    def prepare(self, static, seed=None, drawn: Drawn | None = None) -> Preparation:
+        """What the days of a series have in common.
+
+        Args:
+            static: Raw static inputs (cells, static_size).
+            seed: As in a call.
+            drawn: As in a call.
+        """
+        code, capacity = self.encode(static, seed)
+        if drawn is None:
+            return self.cell.prepare(code, capacity)
+        return self.cell.prepare(code, drawn.soil_water_capacity, drawn.head)
+
     def empty_state(self, cells) -> State:
         """Empty stores, for a number of cells."""
         return empty_state(cells, self.lstm_units, self.compute_dtype)
 
     def spin_up(
-        self, forcing, static, state: State | None = None, *, seed=None
+        self,
+        forcing,
+        static,
+        state: State | None = None,
+        *,
+        seed=None,
+        drawn: Drawn | None = None,
     ) -> State:
         """The state after one pass over the series, without gradient.
 
@@ -181,13 +298,12 @@ class H2MV(keras.Model):
             static: (cells, static_size).
             state: Where to start; empty stores by default.
             seed: As in a call.
+            drawn: As in a call.
         """
         forcing = tf.cast(forcing, self.compute_dtype)
         if state is None:
             state = self.empty_state(tf.shape(forcing)[0])
-        return time_loop.spin_up(
-            forcing, state, self.cell.prepare(*self.encode(static, seed))
-        )
+        return time_loop.spin_up(forcing, state, self.prepare(static, seed, drawn))
 
     def step(
         self,
@@ -211,7 +327,7 @@ class H2MV(keras.Model):
             ValueError: An output is not one of a day.
         """
         _refuse_unknown(outputs, variables.STEP_OUTPUTS)
-        day = self.cell.prepare(*self.encode(static))
+        day = self.prepare(static)
         daily = [name for name in outputs if name in variables.DAILY_OUTPUTS]
         forcing = tf.transpose(tf.cast(forcing, self.compute_dtype))
         values, state = one_day(forcing, state.transposed(), day, daily)
@@ -229,6 +345,7 @@ class H2MV(keras.Model):
         training: bool = False,
         memory: float | None = None,
         seed=None,
+        drawn: Drawn | None = None,
     ) -> tuple[dict[str, tf.Tensor], State]:
         """Runs the model from a given state.
 
@@ -240,6 +357,7 @@ class H2MV(keras.Model):
             training: As in a call.
             memory: As in a call.
             seed: As in a call.
+            drawn: As in a call; global constants are then (draws,).
 
         Returns:
             The outputs by name, and the state at the end of the last day.
@@ -248,7 +366,7 @@ class H2MV(keras.Model):
             ValueError: An output is not in the registry.
         """
         _refuse_unknown(outputs, variables.OUTPUTS)
-        day = self.cell.prepare(*self.encode(static, seed))
+        day = self.prepare(static, seed, drawn)
         daily = [name for name in outputs if name in variables.DAILY_OUTPUTS]
         if "tws_anomaly" in outputs and "tws" not in daily:
             daily.append("tws")
@@ -263,13 +381,15 @@ class H2MV(keras.Model):
         if "tws_anomaly" in outputs:
             tws = values["tws"]
             values["tws_anomaly"] = tws - tf.reduce_mean(tws, axis=1, keepdims=True)
-        values |= self._learned(day)
+        values |= self._learned(day, None if drawn is None else drawn.head)
         return {name: values[name] for name in outputs}, state
 
-    def _learned(self, day: Preparation) -> dict[str, tf.Tensor]:
+    def _learned(
+        self, day: Preparation, head: Head | None = None
+    ) -> dict[str, tf.Tensor]:
         """What the model has learned of the cells and of the globe."""
         capacity = day.parameters.soil_water_capacity[0]
-        return {"soil_water_capacity": capacity, **self.cell.constants()}
+        return {"soil_water_capacity": capacity, **self.cell.constants(head)}
 
     def call(
         self,
@@ -279,13 +399,21 @@ class H2MV(keras.Model):
         training: bool = False,
         memory: float | None = None,
         seed=None,
+        drawn: Drawn | None = None,
     ):
         """Spins up from empty stores, then simulates."""
         forcing, static = inputs["forcing"], inputs["static"]
         before = inputs.get("spin_up_forcing", forcing)
-        state = self.spin_up(before, static, seed=seed)
+        state = self.spin_up(before, static, seed=seed, drawn=drawn)
         return self.simulate(
-            forcing, static, state, outputs, training=training, memory=memory, seed=seed
+            forcing,
+            static,
+            state,
+            outputs,
+            training=training,
+            memory=memory,
+            seed=seed,
+            drawn=drawn,
         )[0]
 
     def get_config(self):
@@ -298,6 +426,10 @@ class H2MV(keras.Model):
             "code_size": self.code_size,
             "lstm_units": self.lstm_units,
             "dropout": self.dropout,
+            "observed": list(self.observed),
+            "variational": self.variational,
+            "last_layer": self.last_layer,
+            "rank": self.rank,
         }
 
     @classmethod

@@ -2,18 +2,21 @@
 
 The sum over constraints of the mean over cells of the masked mean squared error
 of standardised values; Baghirov et al. (2025), section 2.4. Arrays are (cells,
-days) or (cells, months); missing observations are NaN.
+days) or (cells, months); missing observations are NaN. `likelihood` has the other
+objectives.
 """
 
 import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import tensorflow as tf
 
 from h2mv_tf import variables
+from h2mv_tf.noise import Noise
 
 SATURATING = ("swe",)  # satellites see no difference between deep and deeper snow
 SHORTEST_MONTH = 28  # days
@@ -56,14 +59,26 @@ class Constraint:
 
 
 class Term(NamedTuple):
-    """A constraint's part of the objective, before it is averaged.
+    """A part of the objective, before it is averaged.
 
-    Sums over cells and counts of cells add up over batches and devices, so a
-    mean never depends on how the cells were dealt out.
+    Sums and counts add up over batches and devices, so a mean never depends on how
+    the cells were dealt out.
     """
 
-    total: tf.Tensor  # sum of the cells' mean squared errors
-    cells: tf.Tensor  # number of cells with an observation
+    total: tf.Tensor  # as the sum of the cells' mean squared errors
+    count: tf.Tensor  # of what is summed up, as of cells with an observation
+
+
+class Pairs(NamedTuple):
+    """What a constraint's simulation and observations come to, step by step.
+
+    Arrays are (cells, steps) in native units, finite also where nothing is observed.
+    """
+
+    prediction: tf.Tensor
+    target: tf.Tensor
+    observed: tf.Tensor  # whether the step has an observation
+    errors: tf.Tensor | None = None  # standard errors of the observations, where known
 
 
 class Objective:
@@ -108,8 +123,12 @@ class Objective:
         """Names of the constraints, which the model has to return."""
         return tuple(constraint.name for constraint in self.constraints)
 
+    def weights(self) -> dict[str, float]:
+        """What each term is multiplied by in the sum."""
+        return dict.fromkeys(self.names, 1.0)
+
     def counts(self, targets: Mapping[str, tf.Tensor], month) -> dict[str, tf.Tensor]:
-        """Number of cells with an observation, for each constraint.
+        """The count of each constraint's term.
 
         Needs no prediction, so devices can agree on it before they differentiate.
 
@@ -117,66 +136,100 @@ class Objective:
             targets: As in `terms`.
             month: As in `terms`.
         """
-        nothing = {
-            name: tf.zeros(tf.shape(month), targets[name].dtype) for name in self.names
+        nothing = tf.zeros(tf.shape(month), targets[self.names[0]].dtype)
+        return {
+            constraint.name: self.count(self.pairs(constraint, nothing, targets, month))
+            for constraint in self.constraints
         }
-        return {k: t.cells for k, t in self.terms(nothing, targets, month).items()}
 
     def terms(
         self,
         predictions: Mapping[str, tf.Tensor],
         targets: Mapping[str, tf.Tensor],
         month,
+        noise: Mapping[str, Noise] = MappingProxyType({}),
     ) -> dict[str, Term]:
-        """Sum over cells of the masked mean squared error of each constraint.
+        """The term of each constraint.
 
         Args:
             predictions: (cells, days) by name, in native units.
-            targets: (cells, days) or (cells, months) by name, in native units.
+            targets: (cells, days) or (cells, months) by name, in native units, and,
+                where they are known, standard errors by the names of the registry.
             month: For each cell and day the column of its month in monthly
                 targets (cells, days); -1 where the month is not compared.
+            noise: Of the observations, by name, for a likelihood.
         """
-        return {
-            constraint.name: self._term(
-                constraint,
-                predictions[constraint.name],
-                targets[constraint.name],
-                month,
+        terms = {}
+        for constraint in self.constraints:
+            name = constraint.name
+            pairs = self.pairs(constraint, predictions[name], targets, month)
+            terms[name] = Term(
+                total=self.total(constraint, pairs, noise.get(name)),
+                count=self.count(pairs),
             )
-            for constraint in self.constraints
-        }
+        return terms
 
-    def _term(self, constraint: Constraint, prediction, target, month) -> Term:
+    def pairs(self, constraint: Constraint, prediction, targets, month) -> Pairs:
+        """Brings a simulation and its observations to the steps that are compared.
+
+        Args:
+            constraint: The constraint.
+            prediction: (cells, days) in native units.
+            targets: As in `terms`.
+            month: As in `terms`.
+        """
+        target = targets[constraint.name]
         observed = tf.math.is_finite(target)
         # Filled before the difference and masked after it: 0 * NaN is NaN.
         target = tf.where(observed, target, tf.zeros_like(target))
-        mean = constraint.mean
-        if constraint.name in variables.ANOMALIES:
-            mean = 0.0
-            if self.anomaly_reference == "series":
-                prediction -= tf.reduce_mean(prediction, axis=1, keepdims=True)
+        errors = targets.get(variables.ERRORS[constraint.name])
+        if errors is not None:
+            errors = tf.where(observed, errors, tf.ones_like(errors))
+        anomalies = constraint.name in variables.ANOMALIES
+        if anomalies and self.anomaly_reference == "series":
+            prediction -= tf.reduce_mean(prediction, axis=1, keepdims=True)
         if not constraint.compared_daily:
             if constraint.daily:
                 months = month.shape[1] // SHORTEST_MONTH + 2  # never too few
                 prediction, _ = monthly_means(prediction, month, months, observed)
+                if errors is not None:  # of the days of a month alike
+                    errors, _ = monthly_means(errors, month, months, observed)
                 target, observed = monthly_means(target, month, months, observed)
             else:
                 prediction, complete = monthly_means(
                     prediction, month, tf.shape(target)[1]
                 )
                 observed &= complete
-        if constraint.name in variables.ANOMALIES:
+        if anomalies:
             target -= masked_mean(target, observed)[:, None]
             if self.anomaly_reference == "matched":
                 prediction -= masked_mean(prediction, observed)[:, None]
+        return Pairs(prediction, target, observed, errors)
+
+    def total(self, constraint: Constraint, pairs: Pairs, noise: Noise | None = None):
+        """Sum over cells of the masked mean squared error.
+
+        Args:
+            constraint: What is compared.
+            pairs: Of `pairs`.
+            noise: Of a likelihood; squares know none.
+        """
+        mean = 0.0 if constraint.name in variables.ANOMALIES else constraint.mean
+        prediction, target, observed, _ = pairs
         error = (prediction - mean) / constraint.std - (target - mean) / constraint.std
         if constraint.name in SATURATING:
             deep = (target > self.saturation) & (prediction > self.saturation)
             error = tf.where(deep, tf.zeros_like(error), error)
-        return Term(
-            total=tf.reduce_sum(masked_mean(tf.square(error), observed)),
-            cells=tf.reduce_sum(tf.cast(tf.reduce_any(observed, axis=1), error.dtype)),
-        )
+        return tf.reduce_sum(masked_mean(tf.square(error), observed))
+
+    def count(self, pairs: Pairs):
+        """Number of cells with an observation.
+
+        Args:
+            pairs: Of `pairs`.
+        """
+        seen = tf.reduce_any(pairs.observed, axis=1)
+        return tf.reduce_sum(tf.cast(seen, pairs.target.dtype))
 
 
 def monthly_means(values, month, months, observed=None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -223,8 +276,8 @@ def masked_mean(values, mask):
 
 
 def mean_terms(terms: Mapping[str, Term]) -> dict[str, tf.Tensor]:
-    """The mean over cells of each term; 0 where no cell has an observation."""
+    """The mean of each term; 0 where nothing is observed."""
     return {
-        name: tf.math.divide_no_nan(term.total, term.cells)
+        name: tf.math.divide_no_nan(term.total, term.count)
         for name, term in terms.items()
     }

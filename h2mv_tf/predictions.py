@@ -10,6 +10,7 @@ units of the registry, `cf` those of CMIP. `load` gives the first, whichever it 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import numpy as np
@@ -42,6 +43,8 @@ SERIES = (*DAILY_OUTPUTS, "tws_anomaly")
 # States are those at the end of the day, all others means over it.
 AT_THE_END = ("swe", "soil_moisture", "groundwater", "tws", "tws_anomaly")
 SPREAD, QUANTILE = "_spread", "_quantile"  # of an ensemble, behind a variable's name
+REALIZATION, MEMBER = "realization", "member"
+NOISE, SAMPLES_OF = "noise", "samples_of"  # attributes
 AREA, ROLE, BOUNDS = "cell_area", "role", "time_bnds"
 EARTH_RADIUS = 6_371_000.0  # m
 MARK = "h2mv_tf_profile"  # attribute that tells our data sets from others
@@ -93,8 +96,8 @@ def load(path: str | Path) -> xr.Dataset:
         )
     arrays = {}
     for stored, data in dataset.drop_vars([AREA, ROLE, BOUNDS]).data_vars.items():
-        suffix = next((e for e in (SPREAD, QUANTILE) if stored.endswith(e)), "")
-        name = _registered(stored.removesuffix(suffix), profile)
+        plain, suffix = without_suffix(str(stored))
+        name = _registered(plain, profile)
         arrays[name, suffix] = _native(data, VARIABLES[name])
     places = list(VARIABLES)
     order = sorted(arrays, key=lambda key: (places.index(key[0]), key[1]))
@@ -103,6 +106,36 @@ def load(path: str | Path) -> xr.Dataset:
         {AREA: dataset[AREA].load(), ROLE: dataset[ROLE].load()},
         dataset.attrs,
     )
+
+
+def without_suffix(name: str) -> tuple[str, str]:
+    """The name of a variable, and what stands behind it where it is of an ensemble."""
+    suffix = next((end for end in (SPREAD, QUANTILE) if name.endswith(end)), "")
+    return name.removesuffix(suffix), suffix
+
+
+def summarised(dataset: xr.Dataset) -> xr.Dataset:
+    """Predictions in which each variable is the mean over its realizations, lazily.
+
+    Args:
+        dataset: Of `load`; without realizations it is given back as it is.
+    """
+    if REALIZATION not in dataset.dims:
+        return dataset
+    found = {
+        name: data.mean(REALIZATION, skipna=False, keep_attrs=True)
+        if name not in BALANCE
+        else _worst(data)
+        for name, data in dataset.data_vars.items()
+        if REALIZATION in data.dims
+    }
+    return dataset.assign(found).drop_vars([REALIZATION, MEMBER])
+
+
+def _worst(data: xr.DataArray) -> xr.DataArray:
+    """The realization farthest from 0, which says how well a balance closes."""
+    low, high = data.min(REALIZATION), data.max(REALIZATION)
+    return xr.where(-low > high, low, high).assign_attrs(data.attrs)
 
 
 def opened(path: Path, what: str, command: str) -> xr.Dataset:
@@ -213,6 +246,8 @@ def template(
     profile: Profile = "native",
     monthly: bool = False,
     quantiles: Sequence[float] = (),
+    members: str = "folds",
+    realizations: Sequence[str] = (),
 ) -> xr.Dataset:
     """Predictions without their values, which take no memory.
 
@@ -223,6 +258,8 @@ def template(
         profile: Whose names and units.
         monthly: Whether steps are months.
         quantiles: Those of an ensemble; none for a single model.
+        members: What an ensemble is of, in words.
+        realizations: The member that each sample is of, where samples are kept.
     """
     arrays = {}
     for name in names:
@@ -230,15 +267,24 @@ def template(
         dims = () if VARIABLES[name].kind == "constant" else dims
         attributes = _attributes(name, land, profile, monthly)
         stored = stored_name(name, profile)
+        if realizations and name not in DOMAIN:  # which parameters do not change
+            number = {REALIZATION: np.arange(len(realizations))}
+            arrays[stored] = _empty(dims, land, time, attributes, number)
+            continue
         arrays[stored] = _empty(dims, land, time, attributes)
         if quantiles:
             arrays[stored + SPREAD] = _empty(
-                dims, land, time, _of_members(attributes, "standard_deviation")
+                dims, land, time, _of_members(attributes, "standard_deviation", members)
             )
-            arrays[stored + QUANTILE] = _empty(
-                dims, land, time, _of_members(attributes, "quantile"), quantiles
-            )
-    return xr.Dataset(arrays)
+            of_levels = _of_members(attributes, "quantile", members)
+            levels = {"quantile": list(quantiles)}
+            arrays[stored + QUANTILE] = _empty(dims, land, time, of_levels, levels)
+    dataset = xr.Dataset(arrays)
+    if realizations:
+        names = np.array(realizations, object)
+        dataset = dataset.assign_coords(member=(REALIZATION, names))
+        dataset[REALIZATION].attrs["standard_name"] = REALIZATION
+    return dataset
 
 
 def declare(
@@ -348,24 +394,26 @@ def _attributes(
     return attributes
 
 
-def _of_members(attributes: Mapping[str, str], method: str) -> dict[str, str]:
+def _of_members(
+    attributes: Mapping[str, str], method: str, members: str
+) -> dict[str, str]:
     methods = f"{attributes.get('cell_methods', '')} realization: {method}".strip()
     words = method.replace("_", " ")
     return {
         **{k: v for k, v in attributes.items() if k != "standard_name"},
-        "long_name": f"{attributes['long_name']}, {words} over the folds",
+        "long_name": f"{attributes['long_name']}, {words} over the {members}",
         "cell_methods": methods,
     }
 
 
-def _empty(dims, land, time, attributes, quantiles=()) -> xr.DataArray:
+def _empty(dims, land, time, attributes, leading=MappingProxyType({})) -> xr.DataArray:
     coordinates = {n: c for n, c in land.coords.items() if set(c.dims) <= set(dims)}
     sizes = dict(zip(land.dims, land.shape, strict=True))
     if "time" in dims:
         coordinates["time"], sizes["time"] = time, len(time)
-    if quantiles:
-        dims = ("quantile", *dims)
-        coordinates["quantile"], sizes["quantile"] = list(quantiles), len(quantiles)
+    for dim, values in leading.items():
+        dims = (dim, *dims)
+        coordinates[dim], sizes[dim] = values, len(values)
     nothing = np.broadcast_to(np.float32(0), [sizes[dim] for dim in dims])
     return xr.DataArray(nothing, coordinates, dims, attrs=attributes)
 

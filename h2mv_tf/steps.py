@@ -5,8 +5,8 @@ for, on whichever devices the strategy has.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -16,15 +16,19 @@ from h2mv_tf.data.pipeline import Stream
 from h2mv_tf.model import H2MV, folded
 from h2mv_tf.objective import Objective, Term, mean_terms
 
+if TYPE_CHECKING:  # it imports tensorflow-probability, which takes a second
+    from h2mv_tf.penalties import Penalties
+
 RESIDUAL = "water_balance_residual"
+EVALUATION = -1  # in place of a step, for the seed of what is drawn in an evaluation
 
 
 class Evaluation(NamedTuple):
     """How a model does on some cells."""
 
-    loss: float  # sum of the terms
-    terms: dict[str, float]  # mean over cells of each constraint
-    windows: dict[str, int]  # those with an observation
+    loss: float  # weighted sum of the terms
+    terms: dict[str, float]  # the mean of each
+    counts: dict[str, int]  # of what each is a mean over
     residual: float  # largest water balance residual [mm d-1]
 
 
@@ -40,7 +44,8 @@ class Trainer:
         clip_value: Bound of each gradient; none by default.
         memory: Bytes that the days may keep for the way back on each device.
         jit_compile: Compile the steps with XLA.
-        seed: Of what dropout leaves out.
+        seed: Of what dropout leaves out, and of what is drawn from a posterior.
+        penalties: What is added to the objective.
     """
 
     def __init__(
@@ -54,8 +59,13 @@ class Trainer:
         memory: float | None = None,
         jit_compile: bool = True,
         seed: int = 0,
+        penalties: "Penalties | None" = None,
     ):
         self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.penalties = penalties
+        self.weights = objective.weights()
+        if penalties is not None:
+            self.weights |= penalties.weights()
         self.strategy = strategy or tf.distribute.get_strategy()
         self.clip_value, self.memory, self.seed = clip_value, memory, seed
         compiled = {"jit_compile": jit_compile, "autograph": False}
@@ -64,16 +74,18 @@ class Trainer:
         self._update = self._everywhere(self._update)
         self._compare = self._everywhere(self._compare)
 
-    def step(self, batch: Mapping) -> dict[str, Term]:
+    def step(self, batch: Mapping, warmth: float = 1.0) -> dict[str, Term]:
         """One update of the weights, on all devices of the strategy.
 
         Args:
             batch: Of `Stream`.
+            warmth: What the penalties are multiplied by.
 
         Returns:
             The terms of the objective over all devices, before the update.
         """
-        return self._update(distribution.dealt(batch, self.strategy))
+        warmth = tf.constant(warmth, self.model.compute_dtype)
+        return self._update(distribution.dealt(batch, self.strategy), warmth)
 
     def evaluate(self, stream: Stream) -> Evaluation:
         """The objective on all windows of a stream.
@@ -81,21 +93,20 @@ class Trainer:
         Args:
             stream: Without a seed, so that every window comes.
         """
-        totals, residual = Totals(self.objective.names), 0.0
+        totals, residual = Totals(self.weights), 0.0
         for batch in stream.batches():
             batch = distribution.dealt(batch, self.strategy)
             terms, largest = self._compare(batch)
             totals.add(terms)
             residual = max(residual, float(tf.reduce_max(largest)))
-        means = totals.means()
-        return Evaluation(sum(means.values()), means, totals.cells, residual)
+        return Evaluation(totals.loss, totals.means(), totals.counts, residual)
 
     def _everywhere(self, part: Callable) -> Callable:
         """Runs a part of a step on all devices; each of them returns the same."""
 
         @tf.function(autograph=False)
-        def run(batch):
-            result = self.strategy.run(part, (batch,))
+        def run(*arguments):
+            result = self.strategy.run(part, arguments)
             return tf.nest.map_structure(
                 lambda value: self.strategy.experimental_local_results(value)[0],
                 result,
@@ -103,13 +114,18 @@ class Trainer:
 
         return run
 
-    def _update(self, batch):
+    def _update(self, batch, warmth):
         replicas = tf.distribute.get_replica_context()
         # A mean needs the cells of all devices, and XLA cannot compile their sum:
         # counts first, then one compiled piece.
-        cells = self.objective.counts(batch["targets"], batch["month"])
-        cells = replicas.all_reduce("SUM", cells)
-        terms, gradients = self._gradients(batch, cells, self._seed_of_step(replicas))
+        counts = self.objective.counts(batch["targets"], batch["month"])
+        if self.penalties is not None:
+            counts |= self.penalties.counts(batch["weight"], _share(replicas))
+        counts = replicas.all_reduce("SUM", counts)
+        seed = self._seed(replicas, self.optimizer.iterations)
+        terms, gradients = self._gradients(
+            batch, counts, seed, warmth, _share(replicas)
+        )
         terms, gradients = replicas.all_reduce("SUM", (terms, gradients))
         # Keras would clip first and add up then; what it adds up again is shared out.
         gradients = [
@@ -120,40 +136,71 @@ class Trainer:
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return terms
 
-    def _seed_of_step(self, replicas: tf.distribute.ReplicaContext):
-        """The seed of dropout for this step and device; None where it drops nothing.
+    def _seed(self, replicas: tf.distribute.ReplicaContext, step):
+        """The seed of a step on a device; None where nothing is random.
 
         A checkpoint keeps the optimizer's count of steps: a training that is resumed
-        drops what it would have dropped.
+        drops and draws what it would have.
         """
-        if not self.model.dropout:
+        if not (self.model.dropout or self.model.variational):
             return None
-        seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, "int64")])
+        seed = tf.stack([self.seed, tf.cast(step, "int64")])
         return folded(seed, replicas.replica_id_in_sync_group)
 
-    def _gradients(self, batch, cells, seed):
+    def _gradients(self, batch, counts, seed, warmth, share: float):
         with tf.GradientTape() as tape:
+            drawn = self._drawn(batch, seed, dropping=seed)
             predictions = self.model(
                 _inputs(batch),
                 outputs=self.objective.names,
                 training=True,
                 memory=self.memory,
                 seed=seed,
+                drawn=drawn,
             )
-            terms = self.objective.terms(predictions, batch["targets"], batch["month"])
-            of_all = {k: Term(term.total, cells[k]) for k, term in terms.items()}
-            loss = tf.add_n(list(mean_terms(of_all).values()))
+            terms = self._terms(batch, predictions, drawn, share, seed)
+            means = mean_terms(
+                {k: Term(term.total, counts[k]) for k, term in terms.items()}
+            )
+            loss = tf.add_n(
+                [
+                    mean
+                    * self.weights[k]
+                    * (1 if k in self.objective.names else warmth)
+                    for k, mean in means.items()
+                ]
+            )
         return terms, tape.gradient(loss, self.model.trainable_variables)
+
+    def _drawn(self, batch, seed, dropping=None):
+        """A draw of the parameters, where they have distributions."""
+        if not self.model.variational:
+            return None
+        normals = self.model.normals(batch["static"].shape[0], seed)
+        return self.model.draw(batch["static"], normals, seed=dropping)
+
+    def _terms(self, batch, predictions, drawn, share: float, seed=None):
+        """All terms of the objective on a device."""
+        terms = self.objective.terms(
+            predictions, batch["targets"], batch["month"], self.model.noise()
+        )
+        if self.penalties is not None:
+            terms |= self.penalties.terms(
+                self.model, batch["static"], batch["weight"], drawn, share, seed
+            )
+        return terms
 
     def _compare(self, batch):
         replicas = tf.distribute.get_replica_context()
-        terms, largest = self._errors(batch)
+        seed = self._seed(replicas, EVALUATION)
+        terms, largest = self._errors(batch, seed, _share(replicas))
         return replicas.all_reduce("SUM", terms), replicas.all_gather(largest, axis=0)
 
-    def _errors(self, batch):
+    def _errors(self, batch, seed, share: float):
         outputs = (*self.objective.names, RESIDUAL)
-        predictions = self.model(_inputs(batch), outputs=outputs)
-        terms = self.objective.terms(predictions, batch["targets"], batch["month"])
+        drawn = self._drawn(batch, seed)
+        predictions = self.model(_inputs(batch), outputs=outputs, drawn=drawn)
+        terms = self._terms(batch, predictions, drawn, share)
         residual = tf.reduce_max(tf.abs(predictions[RESIDUAL]), axis=1)
         return terms, tf.reduce_max(residual * batch["weight"], keepdims=True)
 
@@ -162,22 +209,33 @@ class Totals:
     """Terms added up over batches.
 
     Args:
-        names: Of the constraints.
+        weights: What each term is multiplied by in the loss.
     """
 
-    def __init__(self, names: Sequence[str]):
-        self.sums = dict.fromkeys(names, 0.0)
-        self.cells = dict.fromkeys(names, 0)
+    def __init__(self, weights: Mapping[str, float]):
+        self.weights = dict(weights)
+        self.sums = dict.fromkeys(weights, 0.0)
+        self.counts = dict.fromkeys(weights, 0)
 
     def add(self, terms: Mapping[str, Term]) -> None:
         """Adds the terms of a batch."""
         for name, term in terms.items():
             self.sums[name] += float(term.total)
-            self.cells[name] += int(term.cells)
+            self.counts[name] += round(float(term.count))
 
     def means(self) -> dict[str, float]:
-        """The mean over cells of each term; 0 where no cell has an observation."""
-        return {k: v / max(self.cells[k], 1) for k, v in self.sums.items()}
+        """The mean of each term; 0 where nothing is observed."""
+        return {k: v / max(self.counts[k], 1) for k, v in self.sums.items()}
+
+    @property
+    def loss(self) -> float:
+        """The weighted sum of the means."""
+        return sum(self.weights[k] * mean for k, mean in self.means().items())
+
+
+def _share(replicas: tf.distribute.ReplicaContext) -> float:
+    """Of this device in what all of them compute alike."""
+    return 1 / replicas.num_replicas_in_sync
 
 
 def _inputs(batch: Mapping) -> dict[str, tf.Tensor]:

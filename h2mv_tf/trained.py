@@ -228,6 +228,38 @@ class Trained:
         return model
 
     @property
+    def name(self) -> str:
+        """What it is called among others: the name of its run folder."""
+        return Path(str(self.attributes.get("run", "untrained"))).name
+
+    @property
+    def architecture(self) -> Mapping[str, object]:
+        """What its weights' shapes follow from."""
+        return {k: v for k, v in self.settings.items() if k not in ("name", "dropout")}
+
+    @property
+    def noise(self) -> dict[str, dict[str, object]]:
+        """What it has learned of the observations' errors, by constraint.
+
+        `likelihood`; `deviation` in native units, the scale of the distribution;
+        `persistence`; and `degrees_of_freedom`, where the distribution has them.
+        """
+        objective = config.parse(str(self.attributes["configuration"])).objective
+        moments = self.statistics.constraints
+        of_student = objective.likelihood == "student_t"
+        return {
+            name: {
+                "likelihood": objective.likelihood,
+                "deviation": float(noise.deviation) * moments[name].std,
+                "persistence": float(noise.persistence) * objective.autocorrelation,
+                "degrees_of_freedom": (
+                    objective.degrees_of_freedom if of_student else None
+                ),
+            }
+            for name, noise in self.model().noise().items()
+        }
+
+    @property
     def statistics(self) -> Statistics:
         """Moments of its inputs and of what it was trained against."""
         return Statistics.from_dict(json.loads(self.attributes["normalization"]))

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
@@ -36,9 +36,13 @@ from h2mv_tf.trained import Trained
 from h2mv_tf.untrained import untrained_model
 from h2mv_tf.variables import CLOSED, VARIABLES
 
+if TYPE_CHECKING:
+    from h2mv_tf.penalties import Penalties
+
 logger = logging.getLogger(__name__)
 
 PROFILED = (3, 5)  # steps in a profile: the first ones compile
+DAYS_OF_A_MONTH = 365.25 / 12
 EPSILON = 1e-8  # of AdamW, as in the published optimizer; Keras' default is 1e-7
 
 
@@ -48,6 +52,7 @@ class Task(NamedTuple):
     inputs: Inputs
     strategy: tf.distribute.Strategy
     objective: Objective
+    penalties: "Penalties | None"
     train: pipeline.Stream
     validation: pipeline.Stream
     test: pipeline.Stream
@@ -120,19 +125,7 @@ def prepare(config: Config) -> Task:
         UserError: The store cannot be trained with.
     """
     inputs = prepared(config)
-    objective = Objective(
-        [
-            Constraint(
-                name=name,
-                mean=inputs.statistics.constraints[name].mean,
-                std=inputs.statistics.constraints[name].std,
-                daily=daily,
-            )
-            for name, daily in inputs.survey.record.daily.items()
-        ],
-        anomaly_reference=config.objective.anomaly_reference,
-        saturation=config.objective.saturation,
-    )
+    objective, penalties = _objective(config, inputs)
     # All streams share one batch size, so that one program serves them all.
     windows = inputs.windows.plan(inputs.split.train, inputs.survey.observed)
     batch_size = min(config.training.batch_size, len(windows.cell))
@@ -162,10 +155,70 @@ def prepare(config: Config) -> Task:
         inputs=inputs,
         strategy=strategy,
         objective=objective,
+        penalties=penalties,
         train=stream(inputs.split.train, config.training.seed),
         validation=stream(inputs.split.validation),
         test=stream(inputs.split.test),
     )
+
+
+def _objective(config: Config, inputs: Inputs) -> tuple[Objective, "Penalties | None"]:
+    """What a model is held against, and what priors add to it."""
+    settings, record = config.objective, inputs.survey.record
+    constraints = [
+        Constraint(name=name, mean=mean, std=std, daily=record.daily[name])
+        for name, (mean, std) in inputs.statistics.constraints.items()
+    ]
+    common = {
+        "anomaly_reference": settings.anomaly_reference,
+        "saturation": settings.saturation,
+    }
+    if settings.likelihood == "mse":
+        return Objective(constraints, **common), None
+    # They import tensorflow-probability, which takes a second.
+    from h2mv_tf.likelihood import Likelihood
+    from h2mv_tf.penalties import Penalties
+    from h2mv_tf.priors import Priors
+
+    cells = inputs.split.train
+    objective = Likelihood(
+        constraints,
+        settings.likelihood,
+        observations={
+            constraint.name: _observations(constraint, inputs)
+            for constraint in constraints
+        },
+        degrees_of_freedom=settings.degrees_of_freedom,
+        autocorrelation=settings.autocorrelation,
+        **common,
+    )
+    uncertainty = config.uncertainty
+    penalties = Penalties(
+        Priors(config, inputs.survey.store),
+        variational=uncertainty.posterior == "variational",
+        last_layer=uncertainty.last_layer,
+        cells=len(cells),
+        scale=objective.scale,
+    )
+    return objective, penalties
+
+
+def _observations(constraint: Constraint, inputs: Inputs) -> int:
+    """How many observations of a constraint the training cells have."""
+    count = inputs.survey.series[constraint.name].count[inputs.split.train].sum()
+    if constraint.daily and not constraint.compared_daily:  # months of them
+        count = count / DAYS_OF_A_MONTH
+    return max(round(float(count)), 1)
+
+
+def _held(model: H2MV) -> list[keras.Variable]:
+    """Weights that observations or priors hold, which no decay is to pull to 0."""
+    held = [*model.observation_noise.weights]
+    held += [model.cell.snowfall_correction, model.cell.baseflow_fraction]
+    if model.variational:
+        held += [*model.posterior.trainable_weights]
+        held += [part for part in model.uncertain if all(part is not h for h in held)]
+    return held
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -211,6 +264,8 @@ def _fit(
         )
         # Callbacks and checkpoints find the optimizer on the model.
         model.compile(optimizer=optimizer, jit_compile=False)
+        if model.observed:
+            optimizer.exclude_from_weight_decay(var_list=_held(model))
         optimizer.build(model.trainable_variables)
     trainer = Trainer(
         model,
@@ -221,6 +276,7 @@ def _fit(
         memory=settings.memory * 1e6,
         jit_compile=settings.jit_compile,
         seed=settings.seed,
+        penalties=task.penalties,
     )
     if resume:
         progress = run.load_last(model)
@@ -316,7 +372,8 @@ def _train(
                 logger.info("No better validation in %d epochs.", settings.patience)
                 break
             listeners.on_epoch_begin(epoch)
-            logs = _epoch(task, trainer, epoch, batches, listeners)
+            warmth = _warmth(config, epoch)
+            logs = _epoch(task, trainer, epoch, batches, listeners, warmth)
             _refuse_not_finite(logs, epoch, settings.learning_rate)
             history.append({"epoch": epoch + 1, **logs})
             run.save_history(history)
@@ -327,10 +384,15 @@ def _train(
 
 
 def _epoch(
-    task: Task, trainer: Trainer, epoch: int, batches: Iterator[dict], listeners
+    task: Task,
+    trainer: Trainer,
+    epoch: int,
+    batches: Iterator[dict],
+    listeners,
+    warmth: float,
 ) -> dict[str, float]:
     """One pass over the training windows, and the validation after it."""
-    totals = Totals(task.objective.names)
+    totals = Totals(trainer.weights)
     begin, waiting = time.perf_counter(), 0.0
     for step in itertools.count():
         asked = time.perf_counter()
@@ -339,7 +401,7 @@ def _epoch(
         if batch is None:
             break
         listeners.on_train_batch_begin(step)
-        totals.add(trainer.step(batch))
+        totals.add(trainer.step(batch, warmth))
         listeners.on_train_batch_end(step, _logs(totals))
     seconds = time.perf_counter() - begin
     validation = trainer.evaluate(task.validation)
@@ -353,9 +415,15 @@ def _epoch(
     }
 
 
+def _warmth(config: Config, epoch: int) -> float:
+    """How much the priors count: a posterior finds the observations first."""
+    if config.uncertainty.posterior == "none":
+        return 1.0
+    return min((epoch + 1) / (config.uncertainty.warm_up + 1), 1.0)
+
+
 def _logs(totals: Totals) -> dict[str, float]:
-    means = totals.means()
-    return {"loss": sum(means.values()), **means}
+    return {"loss": totals.loss, **totals.means()}
 
 
 def _refuse_not_finite(logs: Mapping[str, float], epoch: int, rate: float) -> None:

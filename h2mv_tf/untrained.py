@@ -16,9 +16,15 @@ def untrained_model(config: Config, statistics: Statistics) -> H2MV:
         statistics: Of the training cells.
     """
     keras.utils.set_random_seed(config.training.seed)
+    uncertainty = config.uncertainty
+    likely = config.objective.likelihood != "mse"
     model = H2MV(
         len(statistics.static),
         dtype=config.training.precision,
+        observed=tuple(statistics.constraints) if likely else (),
+        variational=uncertainty.posterior == "variational",
+        last_layer=uncertainty.last_layer,
+        rank=uncertainty.rank,
         **config.model.model_dump(),
     )
     model.set_normalization(normalization(statistics))

@@ -25,6 +25,7 @@ Kind = Literal[
     "balance",
     "memory",
     "domain",
+    "error",
 ]
 
 
@@ -40,7 +41,8 @@ class Variable:
         kind: forcing, coefficient (learned, per cell and day), parameter
             (learned, per cell), constant (learned, global), state, flux,
             diagnostic, balance (of a whole simulation, per cell), memory (of the
-            network, per cell), or domain (of the inputs, per cell).
+            network, per cell), domain (of the inputs, per cell), or error (of an
+            observation).
         published: Its name in the published code.
         cmip: Its CMIP name, or several joined by `+` that are added up.
         standard_name: Its CF standard name; None where CF has none.
@@ -506,7 +508,27 @@ _REGISTRY = (
     ),
 )
 
+# In the order of the paper's objective.
+CONSTRAINTS = ("tws", "evapotranspiration", "runoff", "swe", "fapar")
+
+
+def _standard_error(variable: Variable) -> Variable:
+    """The standard error of a constraint's observations."""
+    return Variable(
+        name=f"{variable.name}_error",
+        long_name=f"standard error of {variable.long_name}",
+        units=variable.units,
+        kind="error",
+        group=f"{variable.group}_sigma",
+        bounds=_POSITIVE,
+    )
+
+
+_REGISTRY += tuple(_standard_error(v) for v in _REGISTRY if v.name in CONSTRAINTS)
+
 VARIABLES: Mapping[str, Variable] = MappingProxyType({v.name: v for v in _REGISTRY})
+# By constraint the name of its standard error.
+ERRORS = MappingProxyType({name: f"{name}_error" for name in CONSTRAINTS})
 
 
 def names(*kinds: Kind) -> tuple[str, ...]:
@@ -532,8 +554,6 @@ DAILY_OUTPUTS = tuple(
 )
 # The largest water balance residual that rounding explains [mm d-1].
 CLOSED = 1e-3
-# In the order of the paper's objective.
-CONSTRAINTS = ("tws", "evapotranspiration", "runoff", "swe", "fapar")
 # Compared as anomalies, and standardised by the deviation alone.
 ANOMALIES = ("tws",)
 

@@ -419,9 +419,9 @@ def test_half_batches_add_up_to_the_whole(constraints, predictions, targets):
     for name in whole:
         total = first[name].total + second[name].total
         assert_allclose(total, whole[name].total, rtol=1e-12, err_msg=name)
-        assert first[name].cells + second[name].cells == whole[name].cells
-    assert whole["runoff"].cells == CELLS - 1
-    assert second["runoff"].cells == 1
+        assert first[name].count + second[name].count == whole[name].count
+    assert whole["runoff"].count == CELLS - 1
+    assert second["runoff"].count == 1
 
 
 @pytest.mark.parametrize("anomaly_reference", ["matched", "series"])
@@ -434,7 +434,7 @@ def test_counts_are_the_cells_of_the_terms(
     counts = objective.counts(targets, month)
     terms = objective.terms(predictions, targets, month)
     assert {k: float(v) for k, v in counts.items()} == {
-        k: float(v.cells) for k, v in terms.items()
+        k: float(v.count) for k, v in terms.items()
     }
     observed = np.isfinite(targets["runoff"][:, 0]).sum()
     assert counts["runoff"] == observed
@@ -454,7 +454,7 @@ def test_the_terms_of_a_compiled_graph_are_the_same(constraints, predictions, ta
     month = tf.constant(MONTH)
     for name, term in compiled(predictions, targets, month).items():
         assert_allclose(term.total, plain[name].total, rtol=1e-12, err_msg=name)
-        assert_array_equal(term.cells, plain[name].cells, err_msg=name)
+        assert_array_equal(term.count, plain[name].count, err_msg=name)
 
 
 def test_terms_have_the_dtype_of_the_prediction(constraints, predictions, targets):
@@ -464,7 +464,7 @@ def test_terms_have_the_dtype_of_the_prediction(constraints, predictions, target
     ]
     for term in Objective(constraints).terms(*single, MONTH).values():
         assert term.total.dtype == "float32"
-        assert term.cells.dtype == "float32"
+        assert term.count.dtype == "float32"
 
 
 # Bad input

@@ -50,7 +50,7 @@ def test_every_variable_stands_under_its_own_name():
 
 
 def test_the_model_returns_all_but_what_goes_in_and_what_is_of_a_whole_simulation():
-    others = set(names("forcing", "balance", "memory", "domain"))
+    others = set(names("forcing", "balance", "memory", "domain", "error"))
     assert set(variables.OUTPUTS) == set(VARIABLES) - others
     assert len(set(variables.OUTPUTS)) == len(variables.OUTPUTS)
 

@@ -115,7 +115,7 @@ def _print_results(run: RunFolder) -> None:
     untrained, test = metrics["untrained"], metrics["test"]
     rows = [
         (name, f"{untrained['terms'][name]:.3g}", f"{term:.3g}", f"{windows}")
-        if (windows := test["windows"][name])
+        if (windows := test["counts"][name])
         else (name, "not observed", "not observed", "0")
         for name, term in test["terms"].items()
     ]

@@ -34,6 +34,30 @@ def converted(values, found: str, wanted: str):
     return units.Quantity(values, _unit(found)).to(_unit(wanted), WATER).magnitude
 
 
+def quantity(given: float | str, wanted: str) -> float:
+    """A number in the units that are wanted.
+
+    Args:
+        given: A number in these units, or with its own, as "15 cm".
+        wanted: Units.
+
+    Raises:
+        ValueError: It cannot be read, or its units do not convert.
+    """
+    if not isinstance(given, str):
+        return float(given)
+    number, _, found = given.strip().partition(" ")
+    try:
+        value = float(number)
+    except ValueError:
+        value, found = np.nan, ""
+    if not (np.isfinite(value) and converts(found or wanted, wanted)):
+        raise ValueError(
+            f"'{given}' is no number in units that convert to {wanted}, as '15 {wanted}'"
+        )
+    return float(converted(value, found or wanted, wanted))
+
+
 def _unit(text: str) -> pint.Unit:
     return units.Unit(str(text).replace(EQUIVALENT, ""))
 

@@ -30,6 +30,17 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("png", "pdf")
 MODEL = "h2mv"  # among the models of an evaluation
+# Figures of samples, and the score that each shows, of observations or the truth.
+CALIBRATION = {
+    "coverage": (plots.coverage, "coverage"),
+    "reliability": (plots.reliability, "reliability"),
+    "pit_histograms": (plots.pit_histograms, "pit"),
+    "spread_skill": (plots.spread_skill, "spread"),
+}
+SAMPLE_MAPS = {
+    "width_maps": (plots.width_maps, "posterior_width"),
+    "truth_coverage_maps": (plots.truth_coverage_maps, "truth_coverage_map"),
+}
 
 
 def draw(
@@ -108,6 +119,7 @@ def _drawings(material: Material, cell: str | None) -> dict[str, Callable[[], Fi
         "scatter": lambda: plots.density_scatter(material.points),
         "tws_composition": lambda: _composition(material),
         "story": lambda: _story(material, cell),
+        **_uncertainty_drawings(material),
         **_equifinality_drawings(material),
     }
 
@@ -170,6 +182,27 @@ def _story(material: Material, words: str | None) -> Figure:
         place = cells_.asked_for(material, words)
     known = cells_.known_of(material, place)
     return plots.cell_story(known, years=cells_.last_years(known), heading=place.title)
+
+
+def _uncertainty_drawings(material: Material) -> dict[str, Callable[[], Figure]]:
+    """What the evaluation of samples has something for; nothing without samples."""
+    if not material.folder.has_samples:
+        return {}
+
+    def scores(shown: str) -> xr.Dataset:
+        known = material.folder.probabilistic
+        names = [name for name in (shown, f"truth_{shown}") if name in known]
+        if not any(np.isfinite(known[name]).any() for name in names):
+            raise Missing("the evaluation of the samples has nothing to show of it.")
+        return known
+
+    return {
+        name: lambda draw=draw, shown=shown: draw(scores(shown))
+        for name, (draw, shown) in CALIBRATION.items()
+    } | {
+        name: lambda draw=draw, shown=shown: draw(scores(shown), land=_land(material))
+        for name, (draw, shown) in SAMPLE_MAPS.items()
+    }
 
 
 def _equifinality_drawings(material: Material) -> dict[str, Callable[[], Figure]]:

@@ -13,11 +13,11 @@ from h2mv_tf.data.store import Store
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.matching import refuse_other_cells
 
-ENSEMBLE, PREDICTIONS = "ensemble", "predictions"
+ENSEMBLE, PREDICTIONS, SAMPLES = "ensemble", "predictions", "samples"
 SUFFIXES = (".zarr", ".nc")
 FOLDS = "fold-*"
 HISTORY = "history.csv"
-SCORES = "scores.nc"
+SCORES, PROBABILISTIC = "scores.nc", "probabilistic.nc"
 EQUIFINALITY = Path("equifinality", "equifinality.nc")
 
 
@@ -44,7 +44,8 @@ class Folder:
                 f"There is no folder '{self.path}'. Expected that of a run or of a "
                 "cross-validation, as trainers/train.py makes it."
             )
-        if not (self.histories or self._file or self._equifinality.is_file()):
+        others = self._equifinality.is_file() or self.has_samples
+        if not (self.histories or self._file or others):
             raise UserError(
                 f"There is nothing to draw in '{self.path}'. Expected history.csv, "
                 "predictions.zarr, ensemble.zarr or folders fold-01, fold-02, ... of a "
@@ -68,7 +69,7 @@ class Folder:
 
     @cached_property
     def predictions(self) -> xr.Dataset:
-        """The predictions of the run, or of the ensemble.
+        """The predictions of the run, or of the ensemble; the mean of samples.
 
         Raises:
             Missing: There are none.
@@ -76,13 +77,15 @@ class Folder:
         if self._file is None:
             verb = "trainers/cross_validate.py" if self.folds else "-m h2mv_tf predict"
             raise Missing(f"there are no predictions; python {verb} makes them.")
-        return predictions.load(self._file)
+        return predictions.summarised(predictions.load(self._file))
 
     @cached_property
     def members(self) -> tuple[xr.Dataset, ...]:
         """The predictions of each fold of a cross-validation."""
         files = [_found(folder, PREDICTIONS) for folder in self.folds]
-        return tuple(predictions.load(file) for file in files if file)
+        return tuple(
+            predictions.summarised(predictions.load(file)) for file in files if file
+        )
 
     @property
     def configuration(self) -> dict:
@@ -133,6 +136,25 @@ class Folder:
             raise Missing("the store observes nothing that could be evaluated.")
         return scores
 
+    @property
+    def has_samples(self) -> bool:
+        """Whether there are samples, or their evaluation."""
+        return bool(self._samples or self._evaluated_samples)
+
+    @cached_property
+    def probabilistic(self) -> xr.Dataset:
+        """The evaluation of samples.
+
+        Raises:
+            Missing: They have not been evaluated.
+        """
+        if self._evaluated_samples is None:
+            raise Missing(
+                "the samples have not been evaluated; python -m h2mv_tf evaluate does "
+                "it."
+            )
+        return xr.open_dataset(self._evaluated_samples).load()
+
     @cached_property
     def equifinality(self) -> xr.Dataset:
         """How the folds differ.
@@ -153,7 +175,20 @@ class Folder:
 
     @cached_property
     def _file(self) -> Path | None:
-        return _found(self.path, ENSEMBLE) or _found(self.path, PREDICTIONS)
+        """What figures are of; samples where nothing else was predicted."""
+        names = (ENSEMBLE, PREDICTIONS, SAMPLES)
+        return next(filter(None, (_found(self.path, name) for name in names)), None)
+
+    @cached_property
+    def _samples(self) -> Path | None:
+        return _found(self.path, SAMPLES)
+
+    @cached_property
+    def _evaluated_samples(self) -> Path | None:
+        """The evaluation of samples; of predictions, where these are samples."""
+        names = (SAMPLES, ENSEMBLE, PREDICTIONS)
+        files = (self.path / f"{n}.evaluation" / PROBABILISTIC for n in names)
+        return next((file for file in files if file.is_file()), None)
 
 
 def _found(folder: Path, name: str) -> Path | None:

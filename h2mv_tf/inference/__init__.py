@@ -11,5 +11,6 @@ and inputs beyond what the training has seen are counted.
 from h2mv_tf.inference.flow import predict, untrained
 from h2mv_tf.inference.job import asked_for
 from h2mv_tf.inference.outcome import Outcome
+from h2mv_tf.inference.samples import Sampling
 
-__all__ = ["Outcome", "asked_for", "predict", "untrained"]
+__all__ = ["Outcome", "Sampling", "asked_for", "predict", "untrained"]

@@ -24,12 +24,21 @@ from h2mv_tf.data.writing import (
     tile_of,
     writing,
 )
+from h2mv_tf.ensemble import OF_ONE_MODEL
 from h2mv_tf.errors import UserError
 from h2mv_tf.inference import hands
-from h2mv_tf.inference.job import Job, asked_for, cells_at_once, grouped
+from h2mv_tf.inference.job import (
+    MOST_CELLS,
+    Job,
+    asked_for,
+    cells_at_once,
+    grouped,
+)
 from h2mv_tf.inference.outcome import Outcome, beyond, static_beyond
+from h2mv_tf.inference.samples import Samples, Sampling
+from h2mv_tf.inference.samples import draw as drawn_samples
 from h2mv_tf.inference.simulator import Simulator
-from h2mv_tf.inference.work import Work
+from h2mv_tf.inference.work import Work, summary
 from h2mv_tf.predictions import MARK, Profile
 from h2mv_tf.run_folder import git_commit
 from h2mv_tf.trained import Trained
@@ -42,11 +51,12 @@ SAVED = ("state",)  # key of the part of predictions that is the restart file
 
 
 def predict(
-    trained: Trained,
+    trained: Trained | Sequence[Trained],
     store: Store,
     to: str | Path,
     *,
     variables: Sequence[str] | None = None,
+    sampling: Sampling | None = None,
     profile: Profile = "native",
     netcdf: bool = False,
     monthly: bool = False,
@@ -64,12 +74,14 @@ def predict(
     An interrupted call is continued by one of the same arguments.
 
     Args:
-        trained: The model.
+        trained: The model, or the members of an ensemble.
         store: Weather and static inputs; observations are not needed. `Store.during`
             selects a period.
         to: What to make; must not exist.
         variables: Names of the registry; all by default. The water balance is
             always there.
+        sampling: Simulate samples, of a posterior or an ensemble; by default one of
+            each member of an ensemble.
         profile: Whose names and units.
         netcdf: Write a NetCDF file instead of a Zarr store.
         monthly: Write means of months instead of days.
@@ -89,30 +101,51 @@ def predict(
 
     Raises:
         UserError: The model and the store or the state do not fit, a variable is
-            unknown, a path exists or cannot be written, or the water balance is open.
+            unknown, a path exists or cannot be written, the water balance is open, or
+            there are no such samples.
     """
     to = Path(to)
     refuse_existing(to)
-    trained.require(store)
+    members = [trained] if isinstance(trained, Trained) else list(trained)
+    trained = members[0]
+    for member in members:
+        member.require(store)
+    if len(members) > 1 and sampling is None:
+        sampling = Sampling(len(members))
     asked = asked_for(variables)
     time = _steps(store, monthly)
     tile = tile_sides(len(time), store.land.dims)
     blocks = store.cut(tile)
     mine = blocks[shard.index - 1 :: shard.count]
     workers = ["cluster"] if cluster else distribution.own_devices(devices)
+    samples, sampled = None, {}
+    if sampling is not None:
+        if initial_state is not None or save_state is not None:
+            raise UserError(
+                "Samples have no restart file: each has a state of its own. Leave out "
+                "--initial-state and --save-state, or --samples."
+            )
+        samples = drawn_samples(members, store, sampling)
+        sampled = {"quantiles": sampling.quantiles, "realizations": sampling.keep}
+    count = 1 if samples is None else len(samples)
+    cells = cells_at_once(store, mine, memory / len(workers), count)
+    if samples is not None:  # of a few cells many samples, so that a device is full
+        sampled["draws"] = min(max(MOST_CELLS // cells, 1), samples.most_of_a_member)
     job = Job(
         names=asked,
         profile=profile,
         monthly=monthly,
         spin_up=0 if initial_state is not None else spin_up or 1,
-        cells=cells_at_once(store, mine, memory / len(workers)),
+        cells=cells,
         initial_state=None if initial_state is None else Path(initial_state).resolve(),
+        **sampled,
     )
     saved = None if save_state is None else Path(save_state)
     # How many cells are simulated together changes no number.
     plan = {
         "to": str(to.resolve()),
-        "model": trained.digest,
+        "model": [member.digest for member in members],
+        "samples": None if sampling is None else sampling._asdict(),
         "store": str(store.path.resolve()),
         "period": [f"{store.time[0]}", f"{store.time[-1]}"],
         "cells": int(store.land.sum()),
@@ -132,7 +165,9 @@ def predict(
     _tell_beyond(trained, static)
     origin = provenance(trained, store, job)
     parts = [_key(block) for block in blocks]
-    shared = {"tile": tile, "plan": plan, "shard": shard}
+    # A sample of a tile is a chunk, so that one of many can be read.
+    chunk = {**tile, predictions.REALIZATION: 1}
+    shared = {"tile": chunk, "plan": plan, "shard": shard}
     with writing(
         to,
         attributes=lambda whole: {
@@ -141,14 +176,16 @@ def predict(
             "frequency": "monthly" if monthly else "daily",
             MARK: profile,
             **origin,
-            **trained.attributes,
+            **(
+                trained.attributes if samples is None else of_samples(samples, sampling)
+            ),
             **_out_of_domain(whole, trained),
         },
         parts=parts if saved is None else [*parts, SAVED],
         finish=as_netcdf if netcdf else None,
         **shared,
     ) as writer:
-        declare(writer, trained, store, time, job)
+        declare(writer, trained, store, time, job, samples)
         writers = [writer]
         with contextlib.ExitStack() as stack:
             if saving:
@@ -172,11 +209,18 @@ def predict(
             groups = grouped(todo, job.cells)
             targets = [each.arrays for each in writers]
             if cluster:
-                done = hands.on_cluster(cluster, trained, job, store, targets, groups)
+                done = hands.on_cluster(
+                    cluster, trained, job, store, targets, groups, samples
+                )
             else:
                 works = [
                     Work(
-                        Simulator.of(trained, job, device), job, store, static, *targets
+                        Simulator.of(trained, job, device),
+                        job,
+                        store,
+                        static,
+                        *targets,
+                        samples=samples,
                     )
                     for device in workers[: len(groups)]
                 ]
@@ -270,11 +314,23 @@ def provenance(trained: Trained, store: Store, job: Job) -> dict[str, str]:
 
 
 def declare(
-    writer: Writer, trained: Trained, store: Store, time: pd.DatetimeIndex, job: Job
+    writer: Writer,
+    trained: Trained,
+    store: Store,
+    time: pd.DatetimeIndex,
+    job: Job,
+    samples: Samples | None,
 ) -> None:
     """Makes the arrays of a job, and fills those that need no simulation."""
     template = predictions.template(
-        store.land, time, job.names, profile=job.profile, monthly=job.monthly
+        store.land,
+        time,
+        job.names,
+        profile=job.profile,
+        monthly=job.monthly,
+        quantiles=job.quantiles if not job.realizations else (),
+        members="samples",
+        realizations=samples.names if job.realizations else (),
     )
     if trained.domain is None:
         template[DOMAIN[0]].attrs["comment"] = (
@@ -283,10 +339,31 @@ def declare(
     roles = trained.role_of(store)
     predictions.declare(writer, store.land, template, roles, monthly=job.monthly)
     for name in names("constant"):
-        if name in job.names:
-            value = np.float32(trained.constants[name])
-            stored = predictions.stored_name(name, job.profile)
-            writer.put("", value, name=stored)
+        if name not in job.names:
+            continue
+        values = {name: np.float32(trained.constants[name])}
+        if samples is not None:
+            values = summary(name, samples.constants()[name].astype("float32"), job)
+        for key, value in values.items():
+            registered, suffix = predictions.without_suffix(key)
+            stored = predictions.stored_name(registered, job.profile)
+            writer.put("", value, name=stored + suffix)
+
+
+def of_samples(samples: Samples, sampling: Sampling) -> dict[str, object]:
+    """Attributes of predictions that tell what their samples are of."""
+    count, members = len(samples), samples.members
+    several = len(members) > 1
+    found = dict(members[0].attributes)
+    if several:
+        found = {k: v for k, v in found.items() if k not in OF_ONE_MODEL}
+        paths = {each.name: each.attributes.get("run", "") for each in members}
+        found["members"] = json.dumps(paths)
+    return found | {
+        "title": f"Samples of H2MV: {count}" + f" of {len(members)} models" * several,
+        predictions.SAMPLES_OF: "prior" if sampling.prior else "posterior",
+        predictions.NOISE: json.dumps({each.name: each.noise for each in members}),
+    }
 
 
 def declare_state(writer: Writer, trained: Trained, store: Store) -> None:

@@ -11,6 +11,7 @@ from h2mv_tf.data.store import Block, Store
 from h2mv_tf.data.writing import Arrays
 from h2mv_tf.errors import UserError
 from h2mv_tf.inference.job import Job
+from h2mv_tf.inference.samples import Samples
 from h2mv_tf.inference.simulator import Simulator
 from h2mv_tf.inference.work import Work
 from h2mv_tf.trained import Trained
@@ -68,6 +69,7 @@ def on_cluster(
     store: Store,
     targets: Sequence[Arrays],
     groups: Sequence[Sequence[Block]],
+    samples: Samples | None = None,
 ) -> Iterator[Sequence[Block]]:
     """Has the workers of a dask cluster do it; gives the groups as they are written.
 
@@ -78,6 +80,7 @@ def on_cluster(
         store: Where the weather is.
         targets: Where to write the predictions and, maybe, the state.
         groups: Blocks that are simulated together.
+        samples: What is simulated, where it is more than one model.
     """
     import distributed
 
@@ -93,7 +96,7 @@ def on_cluster(
         period = tuple(f"{day:%Y-%m-%d}" for day in store.time[[0, -1]])
         place = (store.path.resolve(), tuple(store.groups.items()), period)
         paths = tuple(arrays.store.resolve() for arrays in targets)
-        model = client.scatter(trained, broadcast=True)
+        model = client.scatter((trained, samples), broadcast=True)
         futures = {
             client.submit(
                 _of_cluster,
@@ -112,7 +115,7 @@ def on_cluster(
 
 
 def _of_cluster(
-    trained: Trained,
+    model: tuple[Trained, Samples | None],
     job: Job,
     path: Path,
     groups: tuple[tuple[str, str], ...],
@@ -121,6 +124,7 @@ def _of_cluster(
     blocks: Sequence[Block],
 ) -> None:
     """Works on some blocks in a process of a dask worker."""
+    trained, samples = model
     with _ONE_AT_A_TIME:
         key = (trained.digest, job, path, period, targets)
         if key not in _WORK:
@@ -128,7 +132,9 @@ def _of_cluster(
             store = Store.open(path, dict(groups)).during(*period)
             simulator = Simulator.of(trained, job, distribution.own_devices(1)[0])
             arrays = map(Arrays, targets)
-            _WORK[key] = Work(simulator, job, store, store.static(), *arrays)
+            _WORK[key] = Work(
+                simulator, job, store, store.static(), *arrays, samples=samples
+            )
         for wait in _WORK[key](blocks):
             wait()
 

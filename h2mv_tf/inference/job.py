@@ -29,6 +29,9 @@ class Job:
         cells: That are simulated together.
         initial_state: Restart file to start from.
         compiled: By XLA, which takes some ten seconds and is several times as fast.
+        draws: Samples that are simulated together; 0 simulates no samples.
+        quantiles: That samples are summarised by.
+        realizations: Write the samples themselves.
     """
 
     names: tuple[str, ...]
@@ -38,6 +41,9 @@ class Job:
     cells: int
     initial_state: Path | None = None
     compiled: bool = True
+    draws: int = 0
+    quantiles: tuple[float, ...] = ()
+    realizations: bool = False
 
 
 def asked_for(variables: Sequence[str] | None) -> tuple[str, ...]:
@@ -64,9 +70,18 @@ def asked_for(variables: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in HELD if name in wanted)
 
 
-def cells_at_once(store: Store, blocks: Sequence[Block], memory: float) -> int:
-    """Cells that a device simulates together."""
-    numbers = len(store.time) * (len(SERIES) + len(FORCING))
+def cells_at_once(
+    store: Store, blocks: Sequence[Block], memory: float, samples: int = 1
+) -> int:
+    """Cells that a device simulates together.
+
+    Args:
+        store: The store.
+        blocks: That it works on.
+        memory: Bytes of the values in hand.
+        samples: Of each cell, which are held until all of them are simulated.
+    """
+    numbers = len(store.time) * (len(SERIES) + len(FORCING)) * samples
     fitting = int(memory / (COPIES * numbers * np.dtype("float32").itemsize))
     there = sum(len(block.cells) for block in blocks)
     return max(min(MOST_CELLS, fitting, there), 1)

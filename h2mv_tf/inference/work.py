@@ -10,11 +10,13 @@ from h2mv_tf.cell import State
 from h2mv_tf.data.check import refuse_forcing
 from h2mv_tf.data.store import Block, Store
 from h2mv_tf.data.writing import Arrays
+from h2mv_tf.ensemble import statistics
 from h2mv_tf.errors import UserError
 from h2mv_tf.inference.job import Job
+from h2mv_tf.inference.samples import Samples
 from h2mv_tf.inference.simulator import INITIAL, Simulator
-from h2mv_tf.predictions import SERIES
-from h2mv_tf.variables import BALANCE, CLOSED, FORCING, VARIABLES
+from h2mv_tf.predictions import QUANTILE, SERIES, SPREAD
+from h2mv_tf.variables import BALANCE, CLOSED, DOMAIN, FORCING, VARIABLES
 
 
 class Work:
@@ -28,6 +30,7 @@ class Work:
         arrays: Where to write.
         saved: Where to write the state at the end of the last day, if anywhere.
         initial: State to start from; by default that of the job.
+        samples: What is simulated, where it is more than one model.
     """
 
     def __init__(
@@ -39,7 +42,9 @@ class Work:
         arrays: Arrays,
         saved: Arrays | None = None,
         initial: xr.Dataset | None = None,
+        samples: Samples | None = None,
     ):
+        self.samples = samples
         self.simulator, self.job, self.store = simulator, job, store
         self.static, self.arrays, self.saved = static, arrays, saved
         self.initial = initial
@@ -66,6 +71,9 @@ class Work:
         parts = []
         for n in range(0, len(cells), self.job.cells):
             rows = slice(n, n + self.job.cells)
+            if self.samples is not None:
+                parts.append((self._sampled(cells[rows], forcing[rows]), {}))
+                continue
             state = None if initial is None else State(*(x[rows] for x in initial))
             parts.append(self._simulated(cells[rows], forcing[rows], state))
         values, final = (_together(each) for each in zip(*parts, strict=True))
@@ -116,17 +124,39 @@ class Work:
         Returns:
             The predictions, and the state at the end of the last day.
         """
-        job = self.job
         values, final = self.simulator(forcing, self.static[cells], state)
         values |= self._balance(values, cells)
-        written = {
+        return self._stepped(values), restart.arrays(final)
+
+    def _stepped(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What is written of a simulation, on the steps of the predictions."""
+        return {
             name: self._monthly(values[name])
-            if job.monthly and name in SERIES
+            if self.job.monthly and name in SERIES
             else values[name]
-            for name in job.names
+            for name in self.job.names
             if VARIABLES[name].kind != "constant"
         }
-        return written, restart.arrays(final)
+
+    def _sampled(self, cells: np.ndarray, forcing: np.ndarray) -> dict[str, np.ndarray]:
+        """What is written of the samples of some cells, by name, cells first."""
+        samples, found = self.samples, {}
+        for chosen in samples.batches(self.job.draws):
+            self.simulator.take(samples.members[samples.member[chosen[0]]])
+            drawn = samples.drawn(chosen, cells)
+            values, _ = self.simulator(forcing, self.static[cells], drawn=drawn)
+            flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in values.items()}
+            flat |= self._balance(flat, np.tile(cells, len(chosen)))
+            for name, value in self._stepped(flat).items():
+                by_sample = value.reshape(len(chosen), len(cells), *value.shape[1:])
+                if name not in found:
+                    found[name] = np.empty((len(samples), *by_sample.shape[1:]), "f4")
+                found[name][chosen] = by_sample
+        written = {}
+        # One after the other, so that memory is free again.
+        for name in list(found):
+            written |= summary(name, found.pop(name), self.job)
+        return written
 
     def _balance(
         self, values: Mapping[str, np.ndarray], cells: np.ndarray
@@ -159,16 +189,38 @@ class Work:
         return (sums / days).astype("float32")
 
     def _begin(self, name: str, values: np.ndarray, block: Block):
-        """Begins to write a variable of a block."""
-        job = self.job
-        _, factor = predictions.stored_units(name, job.profile)
+        """Begins to write a variable of a block (cells, [samples or quantiles, steps]).
+
+        In the array space comes last.
+        """
+        registered, suffix = predictions.without_suffix(name)
+        stored, factor = (
+            predictions.stored_name(registered, self.job.profile),
+            predictions.stored_units(registered, self.job.profile)[1],
+        )
         grid = _on_block(np.asarray(values * np.float32(factor), "float32"), block)
-        region, dims = block.region, None
-        if values.ndim > 1:  # time comes last here, and first in the array
-            region = (slice(None), *region)
-            dims = (*range(1, len(region)), 0)
-        stored = predictions.stored_name(name, job.profile)
-        return self.arrays.begin("", grid, region, stored, dims)
+        before, space = values.ndim - 1, len(block.region)
+        region = (*[slice(None)] * before, *block.region)
+        dims = (*range(before, before + space), *range(before))
+        return self.arrays.begin("", grid, region, stored + suffix, dims)
+
+
+def summary(name: str, values: np.ndarray, job: Job) -> dict[str, np.ndarray]:
+    """What is written of the samples of a variable, by name, cells first.
+
+    Args:
+        name: The variable.
+        values: (samples, cells, ...), or (samples,) of what is global.
+        job: Whether it is the samples themselves, or which quantiles.
+    """
+    cells = values.ndim > 1
+    if job.realizations:
+        if name in DOMAIN:  # the same of all samples of a member
+            return {name: values.mean(axis=0, dtype="float64").astype("float32")}
+        return {name: values.swapaxes(0, 1) if cells else values}
+    mean, spread, levels = statistics(values, job.quantiles, worst=name in BALANCE)
+    levels = levels.swapaxes(0, 1) if cells else levels
+    return {name: mean, name + SPREAD: spread, name + QUANTILE: levels}
 
 
 def _together(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

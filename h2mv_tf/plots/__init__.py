@@ -5,6 +5,7 @@
 Nothing here reads a file or knows a model; `h2mv_tf.figures` draws what a folder has.
 """
 
+from h2mv_tf.plots import twin
 from h2mv_tf.plots.equifinality import decomposition, spread_maps
 from h2mv_tf.plots.fields import Field, mean_fields, score_fields
 from h2mv_tf.plots.maps import field_maps, score_maps
@@ -20,12 +21,21 @@ from h2mv_tf.plots.tuning import (
     parallel_coordinates,
     scores_of_fields,
 )
+from h2mv_tf.plots.uncertainty import (
+    coverage,
+    pit_histograms,
+    reliability,
+    spread_skill,
+    truth_coverage_maps,
+    width_maps,
+)
 
 __all__ = [
     "Field",
     "Points",
     "best_so_far",
     "cell_story",
+    "coverage",
     "decomposition",
     "density_scatter",
     "field_maps",
@@ -36,6 +46,8 @@ __all__ = [
     "loss_curves",
     "mean_fields",
     "parallel_coordinates",
+    "pit_histograms",
+    "reliability",
     "roles_map",
     "score_fields",
     "score_maps",
@@ -43,5 +55,9 @@ __all__ = [
     "seasonal_cycles",
     "skill_scores",
     "spread_maps",
+    "spread_skill",
+    "truth_coverage_maps",
+    "twin",
     "tws_composition",
+    "width_maps",
 ]

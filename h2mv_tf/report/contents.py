@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from h2mv_tf import config, predictions
 from h2mv_tf.errors import UserError
-from h2mv_tf.report import balance, figures, files, scores, training
+from h2mv_tf.report import balance, figures, files, scores, training, uncertainty
 from h2mv_tf.report.parts import Section
 from h2mv_tf.run_folder import RunFolder
 
@@ -68,6 +68,7 @@ def _run(run: RunFolder) -> Page:
     settings = config.load(run.config_file)
     path, metrics = run.path, files.mapping(run.metrics_file)
     simulated = files.simulated(path, files.PREDICTIONS)
+    samples = files.simulated(path, files.SAMPLES)
     residuals = [
         *balance.tested(metrics),
         *balance.noted(metrics),
@@ -78,7 +79,13 @@ def _run(run: RunFolder) -> Page:
         training.objective(run, metrics),
         training.cells(run),
         *_evaluation(simulated),
-        Section("Figures", figures=figures.embed(run.figures, without=TRAINED)),
+        uncertainty.section(files.probabilistic(samples, simulated), run.figures),
+        Section(
+            "Figures",
+            figures=figures.embed(
+                run.figures, without=(*TRAINED, *uncertainty.FIGURES)
+            ),
+        ),
         _configuration(run, "The resolved configuration, as config.yaml has it."),
         _provenance(simulated),
     ]
@@ -88,6 +95,7 @@ def _run(run: RunFolder) -> Page:
         Missing("Results on the test cells", resume, _finished(metrics)),
         Missing("Predictions", _verb("predict", path), simulated.exists()),
         _no_evaluation("Evaluation", simulated, store),
+        *_unevaluated(samples, store),
         Missing("Figures of results", _verb("plot", path), _drawn(run.figures)),
     ]
     facts = (*_facts(settings, metrics), ("Fold", f"{settings.split.fold} of 10"))
@@ -98,13 +106,18 @@ def _cross_validation(path: Path, runs: Sequence[RunFolder]) -> Page:
     settings = config.load(runs[0].config_file)
     results = {run.path.name: files.mapping(run.metrics_file) for run in runs}
     ensemble = files.simulated(path, files.ENSEMBLE)
+    samples = files.simulated(path, files.SAMPLES)
     differences = path / "equifinality" / "equifinality.nc"
     sections = [
         balance.section([*balance.worst(runs, results), *balance.evaluated(ensemble)]),
         Section("Folds", tables=[training.folds(runs, results)]),
         *_evaluation(ensemble),
+        uncertainty.section(files.probabilistic(samples, ensemble), path / "figures"),
         _equifinality(differences),
-        Section("Figures", figures=figures.embed(path / "figures")),
+        Section(
+            "Figures",
+            figures=figures.embed(path / "figures", without=uncertainty.FIGURES),
+        ),
         _configuration(
             runs[0],
             f"The resolved configuration of {runs[0].path.name}, as its config.yaml "
@@ -121,6 +134,7 @@ def _cross_validation(path: Path, runs: Sequence[RunFolder]) -> Page:
         Missing(f"Results of {', '.join(unfinished)}", resume, not unfinished),
         Missing("Ensemble", resume, ensemble.exists()),
         _no_evaluation("Evaluation of the ensemble", ensemble, settings.data.store),
+        *_unevaluated(samples, settings.data.store),
         Missing("Equifinality", _verb("equifinality", path), differences.exists()),
         Missing("Figures", _verb("plot", path), _drawn(path / "figures")),
     ]
@@ -172,6 +186,13 @@ def _no_evaluation(what: str, simulated: Path, store: Path) -> Missing:
     if store != config.UNKNOWN:
         command += f" --data {_quoted(store)}"
     return Missing(what, command, files.scores(simulated).exists())
+
+
+def _unevaluated(samples: Path, store: Path) -> list[Missing]:
+    """What samples wait for; nothing where there are none."""
+    if not samples.exists():
+        return []
+    return [_no_evaluation("Evaluation of the samples", samples, store)]
 
 
 def _drawn(folder: Path) -> bool:

@@ -34,6 +34,21 @@ CAPTIONS = {
     "tws_composition": "Mean seasonal cycles of snow, soil moisture and groundwater by "
     "climate region, and their shares of the variability of TWS.",
     "story": "One cell, day by day: weather, stores, fluxes and learned coefficients.",
+    "coverage": "How often the central intervals of 50 and 90 % hold the observations "
+    "and the hidden truth; lines are the shares that they should hold.",
+    "reliability": "How often observations and hidden truth lie at or below a quantile "
+    "of the samples, against its probability. Calibrated samples lie on the diagonal.",
+    "pit_histograms": "Probability integral transforms of observations and hidden "
+    "truth, flat where the samples are calibrated, a U where they are too narrow, a "
+    "hump where they are too wide. Grey: 95 % of the bars of calibrated samples, were "
+    "all pairs independent.",
+    "spread_skill": "Spread of the samples against the error of their mean, in ten "
+    "groups by spread. Calibrated samples lie on the diagonal, too narrow ones above.",
+    "width_maps": "What the data constrain: the standard deviation of the posterior "
+    "relative to that of the prior, 0 where the data decide and 1 where they say "
+    "nothing; without a simulation of the prior, that of the posterior in units.",
+    "truth_coverage_maps": "Share of months in which the interval of 90 % holds the "
+    "hidden truth, cell by cell; of soil water capacity whether it does.",
     "equifinality": "Differences between the folds, variable by variable, and what "
     "they are made of.",
     "equifinality_maps": "Standard deviation over the folds of the means over time.",

@@ -7,7 +7,7 @@ import xarray as xr
 
 from h2mv_tf.errors import UserError
 
-PREDICTIONS, ENSEMBLE = "predictions", "ensemble"  # without suffix
+PREDICTIONS, ENSEMBLE, SAMPLES = "predictions", "ensemble", "samples"  # no suffix
 SUFFIXES = (".zarr", ".nc")
 
 
@@ -20,6 +20,12 @@ def simulated(folder: Path, name: str) -> Path:
 def scores(predictions: Path) -> Path:
     """The scores of predictions."""
     return evaluation(predictions) / "scores.nc"
+
+
+def probabilistic(*predictions: Path) -> Path:
+    """The scores of samples: of the first predictions that have any."""
+    known = [evaluation(file) / "probabilistic.nc" for file in predictions]
+    return next((file for file in known if file.exists()), known[0])
 
 
 def evaluation(predictions: Path) -> Path:

@@ -49,7 +49,7 @@ def skill(scores: xr.Dataset) -> list[Table]:
     """
     if "summary" not in scores:
         return []
-    summary, where = _where_tested(scores["summary"])
+    summary, where = where_tested(scores["summary"])
     models = _names(summary, "model")
     metrics = [m for m in COMPARED if m in _names(summary, "metric")]
     whole = summary.isel(region=0)
@@ -99,7 +99,7 @@ def truth(scores: xr.Dataset) -> list[Table]:
 
 def _truths(scores: xr.Dataset) -> Table:
     """Scores of daily series and, beside them, of the map of their means."""
-    summary, where = _where_tested(scores["truth_summary"])
+    summary, where = where_tested(scores["truth_summary"])
     series = summary.isel(region=0).sel(statistic="median", scale=TRUTH_SCALE)
     parts = {f"{TRUTH_SCALE} series, median over cells": (series, OF_SERIES)}
     if "truth_pattern" in scores:
@@ -204,7 +204,7 @@ def equifinality(folds: xr.Dataset) -> list[Table]:
     return [Table(caption, columns, rows, heads=2, groups=groups, note=note)]
 
 
-def _where_tested(summary: xr.DataArray) -> tuple[xr.DataArray, str]:
+def where_tested(summary: xr.DataArray) -> tuple[xr.DataArray, str]:
     """The summary of the test cells; of all, where no cell is one."""
     tested = summary.sel(cells="test")
     if tested.notnull().any():

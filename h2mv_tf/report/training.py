@@ -43,7 +43,7 @@ def objective(run: RunFolder, metrics: Mapping) -> Section:
         for name, column in columns.items()
     }
     if "test" in metrics:
-        windows = metrics["test"]["windows"]
+        windows = metrics["test"]["counts"]
         texts["test windows"] = {term: f"{windows.get(term, '')}" for term in terms}
     # The sum comes below what it is of.
     rows = [

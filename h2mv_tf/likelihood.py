@@ -1,0 +1,168 @@
+"""Likelihoods: how probable the observations are, given a simulation.
+
+An observation is the simulated value plus an error, in standard deviations of the
+observations. Errors have a distribution whose scale is learned for each constraint,
+added in quadrature to the standard error that the store may tell of an observation.
+
+Errors persist: standardised errors z are a first-order autoregression with a learned
+correlation rho, so that an observation k steps after the last one has the innovation
+
+    v = (z - rho^k z_last) / sqrt(1 - rho^(2 k))
+
+and many observations that err alike count for few (Box and Jenkins, 1976; in the
+calibration of hydrological models Sorooshian and Dracup, 1980). Gaps are exact, as k is
+what it is. Cells err independently of each other.
+
+Observations at a bound are censored (Tobin, 1958): a 0 of what is never negative says
+"not above", snow beyond the saturation says "deep". Each has the probability of its
+side of the bound, and counts (1 - rho) / (1 + rho), as many as are independent.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from h2mv_tf import variables
+from h2mv_tf.noise import Noise
+from h2mv_tf.objective import SATURATING, Constraint, Objective, Pairs
+
+tfd = tfp.distributions
+
+Distribution = Literal["normal", "laplace", "student_t"]
+NEVER = -1  # no observation yet
+# An observation of 0 says "not above", as of what is never negative.
+BOUNDED = tuple(
+    name
+    for name in variables.CONSTRAINTS
+    if variables.VARIABLES[name].bounds == (0, None)
+)
+
+
+class Likelihood(Objective):
+    """Negative log-likelihoods of observations [nats per observation].
+
+    The terms are means over observations; the sum is weighted by how many of them the
+    training has, so that it is the negative log-likelihood of all of them, divided by
+    the mean number of a constraint's.
+
+    Args:
+        constraints: What is observed.
+        distribution: Of the errors.
+        observations: Number of each constraint's observations in the training.
+        degrees_of_freedom: Of `student_t`.
+        autocorrelation: Whether errors persist from step to step.
+        **kwargs: As of `Objective`.
+    """
+
+    def __init__(
+        self,
+        constraints: Sequence[Constraint],
+        distribution: Distribution,
+        *,
+        observations: Mapping[str, int],
+        degrees_of_freedom: float = 4.0,
+        autocorrelation: bool = True,
+        **kwargs,
+    ):
+        super().__init__(constraints, **kwargs)
+        self.observations = dict(observations)
+        self.autocorrelation = autocorrelation
+        self._error = {
+            "normal": lambda zero, one: tfd.Normal(zero, one),
+            "laplace": lambda zero, one: tfd.Laplace(zero, one),
+            "student_t": lambda zero, one: tfd.StudentT(
+                tf.cast(degrees_of_freedom, one.dtype), zero, one
+            ),
+        }[distribution]
+
+    @property
+    def scale(self) -> float:
+        """What the log-likelihood of the whole training is divided by."""
+        return sum(self.observations.values()) / len(self.names)
+
+    def weights(self) -> dict[str, float]:
+        """What each term is multiplied by in the sum."""
+        return {name: self.observations[name] / self.scale for name in self.names}
+
+    def total(self, constraint: Constraint, pairs: Pairs, noise: Noise):
+        """Negative log-likelihood of the observations of standardised values [nats].
+
+        Args:
+            constraint: What is compared.
+            pairs: Of `pairs`.
+            noise: Its errors.
+        """
+        zero, one = (tf.constant(x, pairs.target.dtype) for x in (0, 1))
+        error = self._error(zero, one)
+        deviation = noise.deviation
+        if pairs.errors is not None:
+            known = pairs.errors / constraint.std
+            deviation = tf.sqrt(tf.square(deviation) + tf.square(known))
+        below, above = self._censored(constraint, pairs)
+        exact = pairs.observed & ~below & ~above
+        z = (pairs.target - pairs.prediction) / constraint.std / deviation
+        persistence = noise.persistence if self.autocorrelation else zero
+        innovation, width = z, one
+        if self.autocorrelation:
+            innovation, width = _innovations(z, exact, persistence)
+        density = error.log_prob(innovation) - tf.math.log(width * deviation)
+        density = tf.where(exact, density, zero)
+        independent = (1 - persistence) / (1 + persistence)
+        if constraint.name in BOUNDED:
+            # Other steps get a harmless value: their gradient would be masked too late.
+            at_bound = tf.where(below, z, zero)
+            chance = tf.where(below, error.log_cdf(at_bound), zero)
+            density += independent * chance
+        if constraint.name in SATURATING:
+            bound = (self.saturation - pairs.prediction) / constraint.std / deviation
+            # A symmetric error lies above a bound as often as below its negative.
+            at_bound = tf.where(above, -bound, zero)
+            chance = tf.where(above, error.log_cdf(at_bound), zero)
+            density += independent * chance
+        return -tf.reduce_sum(density)
+
+    def count(self, pairs: Pairs):
+        """Number of observations.
+
+        Args:
+            pairs: Of `pairs`.
+        """
+        return tf.reduce_sum(tf.cast(pairs.observed, pairs.target.dtype))
+
+    def _censored(self, constraint: Constraint, pairs: Pairs):
+        """Which observations lie at the lower bound, and beyond the saturation."""
+        nowhere = tf.zeros_like(pairs.observed)
+        below = above = nowhere
+        if constraint.name in BOUNDED:
+            below = pairs.observed & (pairs.target <= 0)
+        if constraint.name in SATURATING:
+            above = pairs.observed & (pairs.target > self.saturation)
+        return below, above
+
+
+def _innovations(z, there, persistence):
+    """What of each error the last one does not tell, and its standard deviation.
+
+    Args:
+        z: Standardised errors (cells, steps).
+        there: Where there are errors.
+        persistence: Correlation of a step with the step before.
+
+    Returns:
+        Innovations over their deviation, and the deviation, both (cells, steps).
+    """
+    steps = tf.range(tf.shape(z)[1])[None, :]
+    last = tf.where(there, steps, NEVER)
+    last = tfp.math.scan_associative(tf.maximum, last, axis=1)
+    last = tf.pad(last[:, :-1], [[0, 0], [1, 0]], constant_values=NEVER)
+    first = last == NEVER
+    before = tf.gather(
+        tf.where(there, z, tf.zeros_like(z)), tf.maximum(last, 0), batch_dims=1
+    )
+    gap = tf.cast(steps - last, z.dtype)
+    log = tf.math.log(persistence)
+    memory = tf.where(first, tf.zeros_like(z), tf.exp(gap * log))
+    width = tf.where(first, tf.ones_like(z), tf.sqrt(-tf.math.expm1(2 * gap * log)))
+    return (z - memory * before) / width, width
