@@ -154,9 +154,7 @@ def _innovations(z, there, persistence):
         Innovations over their deviation, and the deviation, both (cells, steps).
     """
     steps = tf.range(tf.shape(z)[1])[None, :]
-    last = tf.where(there, steps, NEVER)
-    last = tfp.math.scan_associative(tf.maximum, last, axis=1)
-    last = tf.pad(last[:, :-1], [[0, 0], [1, 0]], constant_values=NEVER)
+    last = _last_before(there)
     first = last == NEVER
     before = tf.gather(
         tf.where(there, z, tf.zeros_like(z)), tf.maximum(last, 0), batch_dims=1
@@ -166,3 +164,26 @@ def _innovations(z, there, persistence):
     memory = tf.where(first, tf.zeros_like(z), tf.exp(gap * log))
     width = tf.where(first, tf.ones_like(z), tf.sqrt(-tf.math.expm1(2 * gap * log)))
     return (z - memory * before) / width, width
+
+
+def _last_before(there):
+    """The step of the last error before each step, or NEVER (cells, steps).
+
+    Twice as many steps are looked back at in each turn: as a loop, since XLA would take
+    longer to compile a scan than the scan takes.
+
+    Args:
+        there: Where there are errors (cells, steps).
+    """
+    count = tf.shape(there)[1]
+    steps = tf.range(count)[None, :]
+
+    def earlier(last, by):
+        return tf.where(steps < by, NEVER, tf.roll(last, by, axis=1))
+
+    _, last = tf.while_loop(
+        lambda by, _: by < count,
+        lambda by, last: (2 * by, tf.maximum(last, earlier(last, by))),
+        (1, tf.where(there, steps, NEVER)),
+    )
+    return earlier(last, 1)

@@ -170,7 +170,13 @@ class Trainer:
                     for k, mean in means.items()
                 ]
             )
-        return terms, tape.gradient(loss, self.model.trainable_variables)
+        weights = self.model.trainable_variables
+        gradients = tape.gradient(loss, weights)
+        # What the objective leaves out, as persistence without autocorrelation, rests.
+        return terms, [
+            tf.zeros(weight.shape, weight.dtype) if gradient is None else gradient
+            for weight, gradient in zip(weights, gradients, strict=True)
+        ]
 
     def _drawn(self, batch, seed, dropping=None):
         """A draw of the parameters, where they have distributions."""

@@ -93,7 +93,7 @@ def trained(folder, fold=1, residual=6.5e-05):
     run.save_config(Config(data={"store": STORE}, split={"fold": fold}))
     results = {
         key: {"loss": sum(terms.values()), "terms": terms, "residual": residual}
-        | {"windows": dict.fromkeys(terms, 5)}
+        | {"counts": dict.fromkeys(terms, 5)}
         for key, terms in (("untrained", UNTRAINED), ("test", LOSSES))
     }
     best = {"best_epoch": 1, "validation_loss": 0.4}
