@@ -32,6 +32,7 @@ tfd = tfp.distributions
 
 Distribution = Literal["normal", "laplace", "student_t"]
 NEVER = -1  # no observation yet
+LEAST_PERSISTENCE = 1e-6  # of which the logarithm is taken
 # An observation of 0 says "not above", as of what is never negative.
 BOUNDED = tuple(
     name
@@ -160,7 +161,7 @@ def _innovations(z, there, persistence):
         tf.where(there, z, tf.zeros_like(z)), tf.maximum(last, 0), batch_dims=1
     )
     gap = tf.cast(steps - last, z.dtype)
-    log = tf.math.log(persistence)
+    log = tf.math.log(tf.maximum(persistence, LEAST_PERSISTENCE))
     memory = tf.where(first, tf.zeros_like(z), tf.exp(gap * log))
     width = tf.where(first, tf.ones_like(z), tf.sqrt(-tf.math.expm1(2 * gap * log)))
     return (z - memory * before) / width, width

@@ -19,6 +19,7 @@ import tensorflow as tf
 # Behind softplus at the start: 0.13 and 0.018.
 FIRST_CAPACITY_DEVIATION, FIRST_DEVIATION = -2.0, -4.0
 FIRST_FACTOR = 0.001
+PACE = 5.0  # as of the noise: how much faster deviations go than weights
 
 
 class Normals(NamedTuple):
@@ -47,7 +48,9 @@ class Posterior(keras.layers.Layer):
             1,
             name="capacity_deviation",
             kernel_initializer="zeros",
-            bias_initializer=keras.initializers.Constant(FIRST_CAPACITY_DEVIATION),
+            bias_initializer=keras.initializers.Constant(
+                FIRST_CAPACITY_DEVIATION / PACE
+            ),
             dtype=self.dtype_policy,
         )
         self.build()
@@ -60,7 +63,7 @@ class Posterior(keras.layers.Layer):
         self.raw_deviation = self.add_weight(
             name="deviation",
             shape=(self.size,),
-            initializer=keras.initializers.Constant(FIRST_DEVIATION),
+            initializer=keras.initializers.Constant(FIRST_DEVIATION / PACE),
         )
         if self.rank:
             self.factor = self.add_weight(
@@ -76,11 +79,11 @@ class Posterior(keras.layers.Layer):
         Args:
             code: Static code (cells, code_size).
         """
-        return tf.nn.softplus(self.capacity_layer(code))
+        return tf.nn.softplus(PACE * self.capacity_layer(code))
 
     def deviation(self):
         """Deviation of each weight, but for what is correlated (size,)."""
-        return tf.nn.softplus(tf.convert_to_tensor(self.raw_deviation))
+        return tf.nn.softplus(PACE * tf.convert_to_tensor(self.raw_deviation))
 
     def weights_at(self, centre, normals: Normals):
         """Draws of the weights (draws, size).

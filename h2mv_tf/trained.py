@@ -324,6 +324,23 @@ class Trained:
         )
 
 
+def opened(path: str | Path) -> Trained | list[Trained]:
+    """The trained model at a path, or the members of an ensemble.
+
+    Args:
+        path: As of `Trained.open`, or a folder of run folders: those of a
+            cross-validation, or of trainings that differ in their seeds.
+
+    Raises:
+        UserError: There is no model, or a run is not trained yet.
+    """
+    path = Path(path)
+    runs = sorted(file.parent for file in path.glob("*/config.yaml"))
+    if RunFolder(path).config_file.is_file() or not runs:
+        return Trained.open(path)
+    return [Trained.of(RunFolder(run)) for run in runs]
+
+
 def versions(folder: Path) -> list[int]:
     """Numbers of the versions of a SavedModel that a folder has."""
     found = folder.glob(f"*/{GRAPH}")

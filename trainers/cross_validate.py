@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
 from h2mv_tf import console  # noqa: E402
-from h2mv_tf.commands import settings  # noqa: E402
+from h2mv_tf.commands import options, settings  # noqa: E402
 from h2mv_tf.errors import UserError  # noqa: E402
 
 CONFIGS = ROOT / "trainers" / "configs"
@@ -65,7 +65,7 @@ def main(
     """Trains a model for each fold, predicts with it, and combines the predictions."""
     again = f"Interrupted. The same call goes on with {run_dir}."
     with console.command(interrupted=again):
-        levels = _levels(quantiles)
+        levels = options.quantiles(quantiles)
         names = None if variables is None else tuple(variables.split(","))
         from h2mv_tf import startup
 
@@ -111,19 +111,6 @@ def main(
         if results:
             resulting.of_cross_validation(run_dir, bars=console.progress)
         _print_folds([cross_validation.run_of(run_dir, fold) for fold in folds])
-
-
-def _levels(text: str) -> tuple[float, ...]:
-    try:
-        levels = tuple(sorted({float(level) for level in text.split(",")}))
-    except ValueError:
-        levels = ()
-    if not levels or not (levels[0] >= 0 and levels[-1] <= 1):
-        raise UserError(
-            f"Cannot read --quantiles '{text}'. Expected numbers from 0 to 1, as "
-            "0.05,0.5,0.95."
-        )
-    return levels
 
 
 def _print_folds(runs) -> None:

@@ -48,3 +48,21 @@ def shard(text: str) -> "Shard":
             f"Cannot read --shard '{text}'. Expected i/n with i from 1 to n, as 1/4."
         )
     return found
+
+
+def quantiles(text: str) -> tuple[float, ...]:
+    """Quantiles in ascending order, of the words of --quantiles.
+
+    Raises:
+        UserError: They cannot be read.
+    """
+    try:
+        levels = tuple(sorted({float(level) for level in text.split(",")}))
+    except ValueError:
+        levels = ()
+    if not levels or not (levels[0] >= 0 and levels[-1] <= 1):
+        raise UserError(
+            f"Cannot read --quantiles '{text}'. Expected numbers from 0 to 1, as "
+            "0.05,0.5,0.95."
+        )
+    return levels

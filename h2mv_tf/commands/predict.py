@@ -40,6 +40,36 @@ from h2mv_tf.errors import UserError
     help="As runoff,swe; all by default. The water balance is always there.",
 )
 @click.option(
+    "--samples",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Simulate so many samples: draws from the posterior of a variational run, of "
+    "the members of an ensemble, or both. By default one of each member.",
+)
+@click.option(
+    "--quantiles",
+    default="0.05,0.25,0.5,0.75,0.95",
+    show_default=True,
+    help="Of the samples, beside their mean and standard deviation.",
+)
+@click.option(
+    "--realizations",
+    is_flag=True,
+    help="Write the samples themselves, along the dimension realization.",
+)
+@click.option(
+    "--prior",
+    is_flag=True,
+    help="Draw from the priors instead: what was known before anything was observed.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the draws.",
+)
+@click.option(
     "--profile",
     type=click.Choice(["native", "cf"]),
     default="native",
@@ -98,6 +128,11 @@ def command(
     begin: str | None,
     end: str | None,
     variables: str | None,
+    samples: int | None,
+    quantiles: str,
+    realizations: bool,
+    prior: bool,
+    seed: int,
     profile: str,
     file_format: str | None,
     monthly: bool,
@@ -110,10 +145,12 @@ def command(
 ) -> None:
     """Simulates every cell of a store with the trained model of a run or a SavedModel.
 
-    The store needs no observations, and may be of another period or place. An
+    RUN may be a folder of runs, too, as of a cross-validation: an ensemble. The store
+    needs no observations, and may be of another period or place. An
     interrupted call is continued by the same one.
     """
-    named, to = to is not None, to or run / "predictions.zarr"
+    file = "samples.zarr" if samples or realizations or prior else "predictions.zarr"
+    named, to = to is not None, to or run / file
     with console.command(interrupted=f"Interrupted. The same call goes on with {to}."):
         from h2mv_tf import startup
         from h2mv_tf.data.writing import ALONE
@@ -128,23 +165,36 @@ def command(
         startup.import_tensorflow()
         from h2mv_tf import inference
         from h2mv_tf.run_folder import RunFolder
-        from h2mv_tf.trained import Trained
+        from h2mv_tf.trained import Trained, opened
 
         folder = RunFolder(run)
-        trained = Trained.open(run)
+        trained = opened(run)
         of_run = folder.config_file.is_file()
-        if not named and not of_run:
+        if not named and not of_run and isinstance(trained, Trained):
             raise UserError(
                 f"'{run}' is no run folder, where predictions could be kept. Name what "
                 "to make in --to."
             )
-        store = trained.open_store(data).during(begin, end)
+        members = [trained] if isinstance(trained, Trained) else trained
+        sampling = None
+        if samples or realizations or prior or len(members) > 1:
+            if samples is None and len(members) == 1:
+                raise UserError("Tell how many samples in --samples, as --samples 50.")
+            sampling = inference.Sampling(
+                samples or len(members),
+                quantiles=options.quantiles(quantiles),
+                keep=realizations,
+                prior=prior,
+                seed=seed,
+            )
+        store = members[0].open_store(data).during(begin, end)
         with console.progress("simulating") as progress:
             outcome = inference.predict(
                 trained,
                 store,
                 to,
                 variables=None if variables is None else variables.split(","),
+                sampling=sampling,
                 profile=profile,
                 netcdf=netcdf,
                 monthly=monthly,
