@@ -16,6 +16,7 @@ VERBS = {
     "export": "A trained model as a SavedModel, which needs TensorFlow alone.",
     "evaluate": "Predictions against observations, and the truth where it is known.",
     "equifinality": "What the folds of a cross-validation disagree about, and how.",
+    "twin": "What can be recovered from which constraints, on a synthetic world.",
     "plot": "Figures of a run or a cross-validation.",
     "report": "One page with all of it.",
 }

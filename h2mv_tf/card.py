@@ -142,8 +142,8 @@ class Card(Part):
         outputs: By name.
         signatures: Of the SavedModel.
         training: Where the weights come from.
-        metrics: Of the test cells, trained and untrained: mean squared errors of
-            standardised values.
+        metrics: Of the test cells, trained and untrained: terms of the objective; and
+            what these measure.
         settings: Of the model's constructor.
         configuration: Of the training.
         normalization: Moments of inputs and observations.

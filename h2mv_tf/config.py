@@ -247,7 +247,9 @@ class Uncertainty(Section):
     weight_deviation: PositiveFloat = 1.0  # of the normal prior of these weights
     # Of the correlations between them: 0 has none, mean field.
     rank: Annotated[int, Field(ge=0, le=100)] = 0
-    warm_up: Annotated[int, Field(ge=0)] = 20  # epochs until the priors count in full
+    # Epochs until constraints count by their observations instead of all alike, and
+    # the priors in full.
+    warm_up: Annotated[int, Field(ge=0)] = 50
 
 
 class Training(Section):

@@ -1,6 +1,7 @@
 """Cross-validation: a run for each fold, their predictions, and the ensemble.
 
     folder/fold-01 ... fold-10    run folders, each with its predictions.zarr
+    folder/fold-01-seed-1 ...     others of the fold, which begin with other weights
     folder/ensemble.zarr          mean, spread and quantiles over the folds
 
 What is there is not made again, so that the same call continues an interrupted one,
@@ -12,21 +13,46 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 
 from h2mv_tf import predictions, training
-from h2mv_tf.config import Config
+from h2mv_tf.config import Config, changed
 from h2mv_tf.data import splits
 from h2mv_tf.data.store import Store
 from h2mv_tf.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
+SEEDS = 2**32  # as many as there are
 
-def run_of(folder: Path, fold: int) -> RunFolder:
-    """The run folder of a fold."""
-    return RunFolder(folder / f"fold-{fold:02}")
+
+class Member(NamedTuple):
+    """One of the trainings."""
+
+    fold: int
+    seed: int = 0  # which of the fold's
+
+    @property
+    def name(self) -> str:
+        """Of its run folder."""
+        return f"fold-{self.fold:02}" + (f"-seed-{self.seed}" if self.seed else "")
+
+    def settings(self, settings: Config) -> Config:
+        """The configuration of this training.
+
+        Args:
+            settings: Of the cross-validation.
+        """
+        seed = (settings.training.seed + self.seed) % SEEDS
+        fields = {"split.fold": self.fold, "training.seed": seed}
+        return changed(settings, fields)
+
+
+def run_of(folder: Path, member: Member) -> RunFolder:
+    """The run folder of a training."""
+    return RunFolder(folder / member.name)
 
 
 def folds_of(settings: Config) -> tuple[int, ...]:
@@ -77,6 +103,6 @@ def train(
     gc.collect()
 
 
-def predicted(folder: Path, fold: int) -> bool:
-    """Whether a fold has its predictions."""
-    return (run_of(folder, fold).path / predictions.FILE).exists()
+def predicted(folder: Path, member: Member) -> bool:
+    """Whether a training has its predictions."""
+    return (run_of(folder, member).path / predictions.FILE).exists()

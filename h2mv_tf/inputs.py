@@ -18,6 +18,7 @@ from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import Statistics, Survey, stored_statistics, survey
 from h2mv_tf.data.windows import Windows
 from h2mv_tf.errors import UserError
+from h2mv_tf.variables import ERRORS, VARIABLES
 
 # Of a training step on two cores, in float32: of each day, and of each cell and
 # day. They stretch with the time of the matrix product that a day costs.
@@ -61,7 +62,9 @@ def prepare(config: Config, progress: Callable | None = None) -> Inputs:
     Raises:
         UserError: The store cannot be trained with.
     """
-    store, source, found = _read(config, progress)
+    store = Store.open(config.data.store, config.data.groups)
+    errors = _errors(config, store) if _weighed(config) else ()
+    source, found = _read(config, store, errors, progress)
     checked = Check.of(found)
     checked.refuse()
     return _prepared(config, store, source, found, checked)
@@ -81,8 +84,9 @@ def examine(
     """
     checked = None
     try:
-        store, source, found = _read(config, progress)
-        checked = Check.of(found)
+        store = Store.open(config.data.store, config.data.groups)
+        source, found = _read(config, store, _errors(config, store), progress)
+        checked = Check.of(found, weighed=_weighed(config))
         if checked.serious:
             return checked, None
         inputs = _prepared(config, store, source, found, checked)
@@ -91,15 +95,42 @@ def examine(
     return checked, needs(config, inputs)
 
 
-def _read(config: Config, progress: Callable | None):
-    """The store, where its series are held, and what a pass over it found."""
-    store = Store.open(config.data.store, config.data.groups)
+def _weighed(config: Config) -> bool:
+    """Whether standard errors of observations count; squares know none."""
+    return config.objective.likelihood != "mse"
+
+
+def _errors(config: Config, store: Store) -> tuple[str, ...]:
+    """The chosen constraints whose standard errors are asked for, and are there."""
+    names = config.objective.constraints or store.constraints
+    asked = config.objective.errors
+    if asked is None:
+        asked = store.errors
+    lacking = [name for name in asked if name not in store.errors]
+    if lacking and _weighed(config):
+        variable = VARIABLES[ERRORS[lacking[0]]]
+        raise UserError(
+            f"objective.errors names '{lacking[0]}', but store '{store.path}' lacks "
+            f"{variable.label} (group '{store.groups[variable.group]}'). Found those "
+            f"of: {', '.join(store.errors) or 'none'}. Add the group, or leave "
+            f"'{lacking[0]}' out of objective.errors."
+        )
+    return tuple(name for name in names if name in store.errors and name in asked)
+
+
+def _read(
+    config: Config, store: Store, errors: tuple[str, ...], progress: Callable | None
+):
+    """Where the series of a store are held, and what a pass over it found."""
     names = config.objective.constraints or store.constraints
     source = series.source(
-        store, names, cache=config.data.cache, buffer=config.data.buffer
+        store,
+        (*names, *(ERRORS[name] for name in errors)),
+        cache=config.data.cache,
+        buffer=config.data.buffer,
     )
     keep = source if isinstance(source, series.Series) else None
-    return store, source, survey(store, names, keep=keep, progress=progress)
+    return source, survey(store, names, errors=errors, keep=keep, progress=progress)
 
 
 def _prepared(

@@ -9,13 +9,21 @@ correlation rho, so that an observation k steps after the last one has the innov
 
     v = (z - rho^k z_last) / sqrt(1 - rho^(2 k))
 
-and many observations that err alike count for few (Box and Jenkins, 1976; in the
-calibration of hydrological models Sorooshian and Dracup, 1980). Gaps are exact, as k is
-what it is. Cells err independently of each other.
+whose joint density rho is learned from (Box and Jenkins, 1976; in hydrology Sorooshian
+and Dracup, 1980). Gaps are exact, as k is what it is; cells err independently.
+
+That density is not what the network follows: where rho is high it sees little but
+changes from step to step, and a simulation whose snow is off by half for a whole winter
+costs nothing. The terms are the densities of errors by themselves, and each counts
+
+    (1 - rho) / (1 + rho)
+
+the share of observations that is independent: a composite likelihood (Varin, Reid and
+Firth, 2011, Statistica Sinica 21, 5-42), which claims no more than there is.
 
 Observations at a bound are censored (Tobin, 1958): a 0 of what is never negative says
 "not above", snow beyond the saturation says "deep". Each has the probability of its
-side of the bound, and counts (1 - rho) / (1 + rho), as many as are independent.
+side of the bound.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,9 +52,9 @@ BOUNDED = tuple(
 class Likelihood(Objective):
     """Negative log-likelihoods of observations [nats per observation].
 
-    The terms are means over observations; the sum is weighted by how many of them the
-    training has, so that it is the negative log-likelihood of all of them, divided by
-    the mean number of a constraint's.
+    The terms are means over observations. Weighted by how many of them the training
+    has, and how many of those are independent, their sum is the negative log-likelihood
+    of all of them, divided by the mean number of a constraint's.
 
     Args:
         constraints: What is observed.
@@ -78,6 +86,9 @@ class Likelihood(Objective):
             ),
         }[distribution]
 
+    measure = "negative log-likelihood of standardised values [nats per observation]"
+    counted = "observations"
+
     @property
     def scale(self) -> float:
         """What the log-likelihood of the whole training is divided by."""
@@ -104,25 +115,37 @@ class Likelihood(Objective):
         below, above = self._censored(constraint, pairs)
         exact = pairs.observed & ~below & ~above
         z = (pairs.target - pairs.prediction) / constraint.std / deviation
-        persistence = noise.persistence if self.autocorrelation else zero
-        innovation, width = z, one
-        if self.autocorrelation:
-            innovation, width = _innovations(z, exact, persistence)
-        density = error.log_prob(innovation) - tf.math.log(width * deviation)
+        density = error.log_prob(z) - tf.math.log(deviation)
         density = tf.where(exact, density, zero)
-        independent = (1 - persistence) / (1 + persistence)
         if constraint.name in BOUNDED:
             # Other steps get a harmless value: their gradient would be masked too late.
             at_bound = tf.where(below, z, zero)
-            chance = tf.where(below, error.log_cdf(at_bound), zero)
-            density += independent * chance
+            density += tf.where(below, error.log_cdf(at_bound), zero)
         if constraint.name in SATURATING:
             bound = (self.saturation - pairs.prediction) / constraint.std / deviation
             # A symmetric error lies above a bound as often as below its negative.
             at_bound = tf.where(above, -bound, zero)
-            chance = tf.where(above, error.log_cdf(at_bound), zero)
-            density += independent * chance
-        return -tf.reduce_sum(density)
+            density += tf.where(above, error.log_cdf(at_bound), zero)
+        total = -tf.reduce_sum(density)
+        if self.autocorrelation:
+            innovation, width = _innovations(
+                tf.stop_gradient(z), exact, noise.persistence
+            )
+            joint = error.log_prob(innovation) - tf.math.log(width)
+            joint = tf.reduce_sum(tf.where(exact, joint, zero))
+            total -= joint - tf.stop_gradient(joint)  # its gradient alone
+        return total
+
+    def shares(self, noise: Mapping[str, Noise]) -> dict[str, tf.Tensor]:
+        """The share of each constraint's observations that is independent.
+
+        Args:
+            noise: Of the observations, by name.
+        """
+        if not self.autocorrelation:
+            return super().shares(noise)
+        persistence = {k: tf.stop_gradient(n.persistence) for k, n in noise.items()}
+        return {k: (1 - rho) / (1 + rho) for k, rho in persistence.items()}
 
     def count(self, pairs: Pairs):
         """Number of observations.

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-FIRST_PERSISTENCE = -2.0  # behind a sigmoid: 0.12
-MOST_PERSISTENCE = 0.999
+FIRST_PERSISTENCE = -2.0  # behind a sigmoid: 0.11 at the start
+MOST_PERSISTENCE = 0.99
 # How much faster these few numbers go than the weights of a network: errors shrink by
 # a magnitude in a training of a few hundred steps.
 PACE = 5.0

@@ -118,13 +118,24 @@ class Objective:
                 f"{', '.join(typing.get_args(AnomalyReference))}."
             )
 
+    # What its terms are, and what they are means over, in words.
+    measure, counted = "mean squared error of standardised values", "windows"
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the constraints, which the model has to return."""
         return tuple(constraint.name for constraint in self.constraints)
 
     def weights(self) -> dict[str, float]:
-        """What each term is multiplied by in the sum."""
+        """What each term is multiplied by in the sum that is minimised."""
+        return dict.fromkeys(self.names, 1.0)
+
+    def shares(self, noise: Mapping[str, Noise]) -> dict[str, tf.Tensor | float]:
+        """What each term is multiplied by besides, as far as that is learned.
+
+        Args:
+            noise: As in `terms`.
+        """
         return dict.fromkeys(self.names, 1.0)
 
     def counts(self, targets: Mapping[str, tf.Tensor], month) -> dict[str, tf.Tensor]:

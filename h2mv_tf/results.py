@@ -27,6 +27,7 @@ from h2mv_tf import (
 )
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.writing import refuse_existing
+from h2mv_tf.evaluation import probabilistic
 from h2mv_tf.evaluation import regions as region_maps
 from h2mv_tf.evaluation import results as scores
 from h2mv_tf.run_folder import RunFolder
@@ -150,9 +151,13 @@ def evaluated(
     untrained: bool = True,
     regions: Path | None = None,
     saturation: float | None = SATURATION,
+    prior: Path | None = None,
     bars: Bars = silent,
 ) -> xr.Dataset:
     """Scores predictions, and writes the scores beside them.
+
+    Of samples the mean is scored as other predictions are, and then their spread, where
+    there are enough of them.
 
     Args:
         path: Where they are.
@@ -161,20 +166,29 @@ def evaluated(
         untrained: Compare with the untrained model, where it is known how it was made.
         regions: A file of regions; main climates by default.
         saturation: As of `evaluation.evaluate`.
+        prior: Samples of the prior, to compare the widths of samples with.
         bars: Shows progress.
 
     Returns:
-        The scores.
+        The scores of `evaluation.evaluate`; `evaluation.results.of_samples` reads
+        those of the spread.
 
     Raises:
-        UserError: As of `evaluation.evaluate`; the folder exists.
+        UserError: As of `evaluation.evaluate` and `probabilistic.evaluate`; the folder
+            exists; there is a prior, and too few samples to compare with it.
     """
     to = to or scores_of(path)
     refuse_existing(to)
-    dataset = predictions.load(path)
+    samples = predictions.load(path)
+    dataset = predictions.summarised(samples)
     store = predictions.store_of(dataset, data)
     named = None if regions is None else region_maps.load(regions, store.land)
     evaluation.refuse_unfit(dataset, store)
+    of_prior = None if prior is None else predictions.load(prior)
+    count = samples.sizes.get(predictions.REALIZATION, 0)
+    judged = count >= probabilistic.FEWEST
+    if judged or of_prior is not None:
+        probabilistic.refuse_unfit(samples, store, of_prior)
     if untrained and "normalization" not in dataset.attrs:
         logger.info(
             "No untrained model to compare with: the predictions do not know how "
@@ -196,8 +210,21 @@ def evaluated(
             saturation=saturation,
             progress=progress,
         )
+    of_samples = None
+    if judged:
+        with bars("scoring, samples") as progress:
+            of_samples = probabilistic.evaluate(
+                samples, store, prior=of_prior, saturation=saturation, progress=progress
+            )
+        of_samples.attrs |= {"predictions": str(path), "store": str(store.path)}
+    elif count:
+        few = (
+            f"The spread of {count} samples is not judged: expected "
+            f"{probabilistic.FEWEST} or more."
+        )
+        found.attrs["notes"] = "\n".join(filter(None, [found.attrs["notes"], few]))
     found.attrs |= {"predictions": str(path), "store": str(store.path)}
-    scores.write(found, to, days=dataset.sizes["time"])
+    scores.write(found, to, days=dataset.sizes["time"], samples=of_samples)
     return found
 
 

@@ -5,7 +5,7 @@ for, on whichever devices the strategy has.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import keras
@@ -26,7 +26,7 @@ EVALUATION = -1  # in place of a step, for the seed of what is drawn in an evalu
 class Evaluation(NamedTuple):
     """How a model does on some cells."""
 
-    loss: float  # weighted sum of the terms
+    loss: float  # sum of the constraints' terms
     terms: dict[str, float]  # the mean of each
     counts: dict[str, int]  # of what each is a mean over
     residual: float  # largest water balance residual [mm d-1]
@@ -79,7 +79,8 @@ class Trainer:
 
         Args:
             batch: Of `Stream`.
-            warmth: What the penalties are multiplied by.
+            warmth: How far constraints count by their observations instead of alike,
+                and the penalties at all.
 
         Returns:
             The terms of the objective over all devices, before the update.
@@ -93,7 +94,7 @@ class Trainer:
         Args:
             stream: Without a seed, so that every window comes.
         """
-        totals, residual = Totals(self.weights), 0.0
+        totals, residual = Totals(self.objective.names), 0.0
         for batch in stream.batches():
             batch = distribution.dealt(batch, self.strategy)
             terms, largest = self._compare(batch)
@@ -162,14 +163,13 @@ class Trainer:
             means = mean_terms(
                 {k: Term(term.total, counts[k]) for k, term in terms.items()}
             )
-            loss = tf.add_n(
-                [
-                    mean
-                    * self.weights[k]
-                    * (1 if k in self.objective.names else warmth)
-                    for k, mean in means.items()
-                ]
-            )
+            loss = tf.zeros((), self.model.compute_dtype)
+            shares = self.objective.shares(self.model.noise())
+            for name, mean in means.items():
+                weight = warmth * self.weights[name]
+                if name in shares:
+                    weight = 1 - warmth + weight * shares[name]
+                loss += weight * mean
         weights = self.model.trainable_variables
         gradients = tape.gradient(loss, weights)
         # What the objective leaves out, as persistence without autocorrelation, rests.
@@ -215,19 +215,19 @@ class Totals:
     """Terms added up over batches.
 
     Args:
-        weights: What each term is multiplied by in the loss.
+        names: Of the constraints, whose terms make the loss.
     """
 
-    def __init__(self, weights: Mapping[str, float]):
-        self.weights = dict(weights)
-        self.sums = dict.fromkeys(weights, 0.0)
-        self.counts = dict.fromkeys(weights, 0)
+    def __init__(self, names: Sequence[str]):
+        self.names = tuple(names)
+        self.sums: dict[str, float] = dict.fromkeys(names, 0.0)
+        self.counts: dict[str, int] = dict.fromkeys(names, 0)
 
     def add(self, terms: Mapping[str, Term]) -> None:
         """Adds the terms of a batch."""
         for name, term in terms.items():
-            self.sums[name] += float(term.total)
-            self.counts[name] += round(float(term.count))
+            self.sums[name] = self.sums.get(name, 0.0) + float(term.total)
+            self.counts[name] = self.counts.get(name, 0) + round(float(term.count))
 
     def means(self) -> dict[str, float]:
         """The mean of each term; 0 where nothing is observed."""
@@ -235,8 +235,9 @@ class Totals:
 
     @property
     def loss(self) -> float:
-        """The weighted sum of the means."""
-        return sum(self.weights[k] * mean for k, mean in self.means().items())
+        """The sum of the constraints' means."""
+        means = self.means()
+        return sum(means[name] for name in self.names)
 
 
 def _share(replicas: tf.distribute.ReplicaContext) -> float:

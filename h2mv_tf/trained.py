@@ -24,7 +24,7 @@ from h2mv_tf.model import H2MV
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.untrained import untrained_model
 
-MEASURED = ("untrained", "test")  # of metrics.json
+MEASURED = ("measure", "untrained", "test")  # of metrics.json
 WEIGHTS = "weights"  # attribute of a SavedModel
 GRAPH = "saved_model.pb"
 

@@ -296,6 +296,8 @@ def _fit(
         logger.warning("Water balance residual of %.1e mm d-1.", test.residual)
     best = min(history, key=lambda row: row["val_loss"])
     metrics = run.load_json(run.metrics_file) | {
+        "measure": task.objective.measure,
+        "counted": task.objective.counted,
         "test": test._asdict(),
         "best_epoch": best["epoch"],
         "validation_loss": best["val_loss"],
@@ -392,7 +394,7 @@ def _epoch(
     warmth: float,
 ) -> dict[str, float]:
     """One pass over the training windows, and the validation after it."""
-    totals = Totals(trainer.weights)
+    totals = Totals(task.objective.names)
     begin, waiting = time.perf_counter(), 0.0
     for step in itertools.count():
         asked = time.perf_counter()
@@ -416,8 +418,8 @@ def _epoch(
 
 
 def _warmth(config: Config, epoch: int) -> float:
-    """How much the priors count: a posterior finds the observations first."""
-    if config.uncertainty.posterior == "none":
+    """How much the weights of a likelihood count: first the simulation comes near."""
+    if config.objective.likelihood == "mse":
         return 1.0
     return min((epoch + 1) / (config.uncertainty.warm_up + 1), 1.0)
 

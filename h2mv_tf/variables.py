@@ -529,6 +529,7 @@ _REGISTRY += tuple(_standard_error(v) for v in _REGISTRY if v.name in CONSTRAINT
 VARIABLES: Mapping[str, Variable] = MappingProxyType({v.name: v for v in _REGISTRY})
 # By constraint the name of its standard error.
 ERRORS = MappingProxyType({name: f"{name}_error" for name in CONSTRAINTS})
+CONSTRAINT_OF = MappingProxyType({error: name for name, error in ERRORS.items()})
 
 
 def names(*kinds: Kind) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ import xarray as xr
 from click.testing import CliRunner
 from scripts import assert_one_line, loaded
 
-from h2mv_tf import cross_validation, predictions, results, training
+from h2mv_tf import config, cross_validation, predictions, results, training
 from h2mv_tf.__main__ import main as h2mv_tf
 from h2mv_tf.data.store import OBSERVED, Store
 from h2mv_tf.data.writing import write_store
 
+MEMBERS = (cross_validation.Member(1), cross_validation.Member(1, 1))
 SITES = 4  # one tests, and each of the others validates a fold
 SMALL = [
     *("--set", "training.epochs=1", "--set", "window.length=60"),
@@ -122,7 +123,7 @@ def test_a_training_without_a_finished_epoch_is_begun_anew(
     result = cross_validate("--fold", 1, "--variables", "swe", "--no-results")
     assert result.exit_code == 0, result.output
     assert "had not finished an epoch: anew" in result.output
-    assert cross_validation.predicted(tmp_path / "cv", 1)
+    assert cross_validation.predicted(tmp_path / "cv", cross_validation.Member(1))
 
 
 @pytest.mark.parametrize(
@@ -144,3 +145,22 @@ def test_what_cannot_be_done_is_told_before_anything_is_trained(
 def test_there_have_to_be_folds_to_compare(tmp_path):
     result = CliRunner().invoke(h2mv_tf, ["equifinality", str(tmp_path)])
     assert_one_line(result, "no predictions of folds", "cross_validate.py")
+
+
+def test_a_deep_ensemble_of_seeds_is_predicted_as_one(cross_validate, tmp_path):
+    options = ("--variables", "swe", "--no-results")
+    result = cross_validate("--fold", 1, "--seeds", 2, *options)
+    assert result.exit_code == 0, result.output
+    assert "seed 2 of 2" in result.output
+    runs = {m: cross_validation.run_of(tmp_path / "cv", m) for m in MEMBERS}
+    seeds = [config.load(run.config_file).training.seed for run in runs.values()]
+    assert seeds == [0, 1]
+    both = CliRunner().invoke(
+        h2mv_tf, ["predict", "cv", "--to", "both.zarr", "--variables", "swe"]
+    )
+    assert both.exit_code == 0, both.output
+    found = predictions.load("both.zarr")
+    members = [predictions.load(run.path / "predictions.zarr") for run in runs.values()]
+    mean = sum(member.swe for member in members) / 2
+    np.testing.assert_allclose(found.swe, mean, atol=1e-3)
+    assert float(found.swe_spread.max()) > 0

@@ -51,6 +51,8 @@ def test_the_configuration_page_lists_every_field_with_its_default():
     for name, section in config.Config():
         if section is not None:
             for field, value in section:
+                if isinstance(value, config.Section):
+                    value = value.model_dump(exclude_none=True)
                 expected[f"{name}.{field}"] = value
     assert set(listed) == set(expected)
     for field, value in expected.items():

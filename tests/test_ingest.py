@@ -460,7 +460,8 @@ def test_the_mapping_names_what_exists(refused):
 def test_the_mapping_is_of_the_stores_variables(refused):
     line = refused(sites(), mapping={"wind": "rn"})
     assert "--map wind=rn names no variable of the store" in line
-    assert "rn, prec, tair, tws, et, q, swe, fapar, mask" in line
+    assert "rn, prec, tair, tws, et, q, swe, fapar, tws_sigma, " in line
+    assert "fapar_sigma, mask" in line
 
 
 def test_the_mapping_cannot_leave_out_forcing(refused):

@@ -97,6 +97,7 @@ def trained(folder, fold=1, residual=6.5e-05):
         for key, terms in (("untrained", UNTRAINED), ("test", LOSSES))
     }
     best = {"best_epoch": 1, "validation_loss": 0.4}
+    best |= {"measure": "mean squared error", "counted": "windows"}
     run.save_json(run.metrics_file, results | best)
     losses = {"loss": 2.8, "tws": 0.3, "val_loss": 0.4, "val_tws": 0.091203}
     run.save_history([{"epoch": 1, **losses}, {"epoch": 2, **losses, "val_loss": 0.5}])

@@ -505,6 +505,7 @@ def test_the_command_tells_the_defaults_of_the_configuration(command, monkeypatc
     defaults = config.Synthetic().model_dump()
     assert {name: asked[name] for name in defaults} == defaults
     words = " ".join(command("--help").output.split())
+    assert not defaults.pop("errors")  # a flag, which tells it by being one
     for value in defaults.values():
         assert f"{value} by default" in words
 

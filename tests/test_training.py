@@ -284,6 +284,86 @@ def test_windows_that_fill_a_batch_change_no_gradient(world):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
+VARIATIONAL = (
+    "objective.likelihood=normal",
+    "uncertainty.posterior=variational",
+    "uncertainty.rank=2",
+    "uncertainty.warm_up=1",
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "penalties"),
+    [
+        (
+            ("objective.likelihood=student_t", "priors.baseflow_fraction=null"),
+            ("prior_soil_water_capacity", "prior_snowfall_correction"),
+        ),
+        (VARIATIONAL, ("kl_soil_water_capacity", "kl_weights")),
+    ],
+)
+def test_with_a_likelihood_priors_are_terms_of_the_history(
+    world, tmp_path, without_export, overrides, penalties
+):
+    run = RunFolder(tmp_path / "run")
+    training.fit(settings(world, *overrides), run)
+    history = run.load_history()
+    for name in (*penalties, "tws", "swe"):
+        assert np.isfinite(history[[name, f"val_{name}"]]).all(axis=None), name
+    assert not {"kl_weights", "prior_baseflow_fraction"} - set(penalties) & set(history)
+    assert history.loss.iloc[-1] < history.loss.iloc[0]
+    metrics = run.load_json(run.metrics_file)
+    assert "nats" in metrics["measure"]
+    assert metrics["test"]["loss"] < metrics["untrained"]["loss"]
+    trained = keras.models.load_model(run.model_file)
+    found = {k: float(v.deviation) for k, v in trained.noise().items()}
+    assert found.keys() == {"tws", "evapotranspiration", "runoff", "swe", "fapar"}
+    assert all(0 < deviation < 1 for deviation in found.values())
+
+
+def test_a_variational_training_goes_on_as_if_it_had_never_stopped(
+    world, tmp_path, without_export
+):
+    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
+    training.fit(settings(world, *VARIATIONAL), whole)
+    training.fit(settings(world, *VARIATIONAL, "training.epochs=1"), halves)
+    training.fit(halves.resumed_config(["training.epochs=3"]), halves, resume=True)
+    columns = ["loss", "val_loss", "kl_weights", "swe"]
+    np.testing.assert_allclose(
+        halves.load_history()[columns], whole.load_history()[columns], rtol=1e-4
+    )
+
+
+def test_devices_that_share_a_batch_count_what_is_global_once(world):
+    """The penalties of two devices are those of one."""
+    batch, found = None, {}
+    for devices in (1, 2):
+        task = training.prepare(
+            settings(
+                world,
+                "objective.likelihood=normal",
+                f"distribution.devices={devices}",
+            )
+        )
+        batch = batch or next(iter(task.train.batches()))
+        with task.strategy.scope():
+            model = H2MV(
+                batch["static"].shape[1], observed=task.objective.names, **SIZES
+            )
+        trainer = steps.Trainer(
+            model,
+            task.objective,
+            strategy=task.strategy,
+            jit_compile=False,
+            penalties=task.penalties,
+        )
+        found[devices] = trainer.evaluate(task.test)
+    for name in task.penalties.names:
+        assert found[1].counts[name] == found[2].counts[name]
+        assert found[1].terms[name] == pytest.approx(found[2].terms[name], rel=0.5)
+    assert found[2].counts["prior_snowfall_correction"] == 1
+
+
 def test_a_constraint_that_no_test_cell_observes_is_said_to_be_unobserved():
     objective = Objective([Constraint(name="swe", mean=0.0, std=1.0, daily=True)])
     totals = steps.Totals(objective.names)

@@ -36,6 +36,14 @@ CONFIGS = ROOT / "trainers" / "configs"
     help="Train and predict this fold only; may be repeated.",
 )
 @click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Trainings of each fold, which begin with other weights: a deep ensemble.",
+)
+@click.option(
     "--variables",
     metavar="NAMES",
     help="To predict, as runoff,swe; all by default.",
@@ -58,6 +66,7 @@ def main(
     run_dir: Path,
     overrides: tuple[str, ...],
     chosen: tuple[int, ...],
+    seeds: int,
     variables: str | None,
     quantiles: str,
     results: bool,
@@ -90,34 +99,48 @@ def main(
                     f"There is no fold {fold}. Expected one of "
                     f"{', '.join(map(str, folds))}."
                 )
-        for fold in chosen or folds:
-            run = cross_validation.run_of(run_dir, fold)
-            console.console.print(f"\n[bold]Fold {fold} of {len(folds)}[/bold]")
-            of_fold = given.model_copy(
-                update={"split": given.split.model_copy(update={"fold": fold})}
+        members = [
+            cross_validation.Member(fold, seed)
+            for fold in folds
+            for seed in range(seeds)
+        ]
+        for member in members:
+            if chosen and member.fold not in chosen:
+                continue
+            run = cross_validation.run_of(run_dir, member)
+            which = f", seed {member.seed + 1} of {seeds}" * (seeds > 1)
+            console.console.print(
+                f"\n[bold]Fold {member.fold} of {len(folds)}{which}[/bold]"
             )
-            cross_validation.train(of_fold, run, callbacks=[ProgressBar()])
+            of_member = member.settings(given)
+            cross_validation.train(of_member, run, callbacks=[ProgressBar()])
             resulting.predicted(run, variables=names, bars=console.progress)
             if results:
                 resulting.of_run(run, bars=console.progress)
-        lacking = [k for k in folds if not cross_validation.predicted(run_dir, k)]
+        lacking = [
+            member.fold
+            for member in members
+            if not cross_validation.predicted(run_dir, member)
+        ]
         if lacking and chosen:
+            lacking = ", ".join(map(str, dict.fromkeys(lacking)))
             console.console.print(
-                f"Still to be trained: folds {', '.join(map(str, lacking))}. A call "
-                "without --fold makes the ensemble in the end."
+                f"Still to be trained: folds {lacking}. A call without --fold makes "
+                "the ensemble in the end; `python -m h2mv_tf predict` makes one of "
+                f"those that are in {run_dir}."
             )
             return
         resulting.combined(run_dir, quantiles=levels, bars=console.progress)
         if results:
             resulting.of_cross_validation(run_dir, bars=console.progress)
-        _print_folds([cross_validation.run_of(run_dir, fold) for fold in folds])
+        _print_folds([cross_validation.run_of(run_dir, member) for member in members])
 
 
 def _print_folds(runs) -> None:
     metrics = [run.load_json(run.metrics_file) for run in runs]
     names = list(metrics[0]["test"]["terms"])
     console.table(
-        "Test cells: mean squared error of standardised values",
+        "Test cells: terms of the objective",
         ("fold", "best epoch", "validation", "loss", *names),
         [
             (

@@ -121,8 +121,8 @@ def _print_results(run: RunFolder) -> None:
     ]
     rows.append(("loss", f"{untrained['loss']:.3g}", f"{test['loss']:.3g}", ""))
     console.table(
-        "Test cells: mean squared error of standardised values",
-        ("constraint", "untrained", "trained", "windows"),
+        f"Test cells: {metrics['measure']}",
+        ("term", "untrained", "trained", metrics["counted"]),
         rows,
     )
     console.console.print(

@@ -47,6 +47,13 @@ LARGE = 1e9
     metavar="MM",
     help="Snow beyond which observations say only that it is deep.",
 )
+@click.option(
+    "--prior",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Samples of the prior, of `predict --prior`: how much narrower those of OUT "
+    "are.",
+)
 def command(
     out: Path,
     data: Path | None,
@@ -54,11 +61,13 @@ def command(
     regions_file: Path | None,
     with_untrained: bool,
     saturation: float,
+    prior: Path | None,
 ) -> None:
     """Scores predictions against the observations of a store.
 
     Where the store has a truth, all hidden variables are scored against it. OUT are
-    predictions, as `predict` and trainers/cross_validate.py write them.
+    predictions, as `predict` and trainers/cross_validate.py write them. Of samples,
+    which `predict --samples N --realizations` keeps, the spread is judged as well.
     """
     with console.command():
         from h2mv_tf import startup
@@ -68,6 +77,7 @@ def command(
 
         from h2mv_tf import predictions, results
         from h2mv_tf.evaluation import tables
+        from h2mv_tf.evaluation.results import of_samples
 
         to = to or results.scores_of(out)
         large = predictions.load(out).nbytes > LARGE
@@ -79,10 +89,17 @@ def command(
                 untrained=with_untrained,
                 regions=regions_file,
                 saturation=saturation,
+                prior=prior,
                 bars=console.progress,
             )
-        for table in tables.tables(scores):
+        samples = of_samples(to)
+        found = tables.tables(scores)
+        notes = scores.attrs["notes"].split("\n")
+        if samples is not None:
+            found += tables.sample_tables(samples)
+            notes += samples.attrs["notes"].split("\n")
+        for table in found:
             console.table(*table)
-        for note in filter(None, scores.attrs["notes"].split("\n")):
+        for note in filter(None, notes):
             console.console.print(f"note: {note}", markup=False)
         console.console.print(f"{to}", markup=False)

@@ -30,6 +30,11 @@ from h2mv_tf.errors import UserError
     type=float,
     help="Errors of the observations, in standard deviations; 0.05 by default.",
 )
+@click.option(
+    "--errors",
+    is_flag=True,
+    help="Noise that differs from cell to cell, and how large it is: tws_sigma, ...",
+)
 @click.option("--seed", type=int, help="Of all that is random; 0 by default.")
 @click.option(
     "--truth",

@@ -18,7 +18,13 @@ from h2mv_tf.data.store import DAY, OBSERVED, STATIC, Store
 from h2mv_tf.data.survey import Summary, Survey
 from h2mv_tf.data.units import converts, same_units
 from h2mv_tf.errors import UserError
-from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES, Variable
+from h2mv_tf.variables import (
+    CONSTRAINT_OF,
+    CONSTRAINTS,
+    FORCING,
+    VARIABLES,
+    Variable,
+)
 
 LARGE_BLOCK = 256e6  # bytes that are read together; more calls for other chunks
 YEAR = 365  # days
@@ -68,18 +74,28 @@ class Check:
     findings: tuple[Finding, ...]
 
     @classmethod
-    def of(cls, survey: Survey) -> "Check":
+    def of(cls, survey: Survey, *, weighed: bool = True) -> "Check":
         """Checks a store.
 
         Args:
             survey: What a pass over it found.
+            weighed: Whether standard errors count in a training; if not, they are
+                for the user to know.
         """
         store = survey.store
         found = []
         for name, summary in survey.series.items():
             found += _forcing(store, VARIABLES[name], summary)
             found += _observations(VARIABLES[name], summary)
+            found += _errors(store, VARIABLES[name], summary)
             found += _units(store, VARIABLES[name], summary)
+        if not weighed:
+            found = [
+                finding._replace(serious=False)
+                if finding.variable in CONSTRAINT_OF
+                else finding
+                for finding in found
+            ]
         found += [*_static(store, survey.static), *_structure(survey)]
         return cls(
             store=str(store.path),
@@ -312,6 +328,34 @@ def _observations(variable: Variable, summary: Summary) -> Iterator[Finding]:
         )
 
 
+def _errors(store: Store, variable: Variable, summary: Summary) -> Iterator[Finding]:
+    """Standard errors are there wherever something is observed, and above 0."""
+    (unusable,) = np.nonzero(summary.outside)
+    if variable.name not in CONSTRAINT_OF or not len(unusable):
+        return
+    cell, constraint = unusable[0], CONSTRAINT_OF[variable.name]
+    value = summary.outsider[cell]
+    when = _when(store, variable.name, summary.first_outside[cell])
+    yield Finding(
+        variable.name,
+        True,
+        f"{variable.label} (group '{store.groups[variable.group]}') is "
+        f"{'missing' if np.isnan(value) else f'{value:g}'} at "
+        f"{store.describe(cell)} {when}, where '{constraint}' is observed, first of "
+        f"{int(summary.outside.sum())} such values.",
+        "Errors are standard deviations above 0: mend it, or set objective.errors to "
+        "leave it out.",
+    )
+
+
+def _when(store: Store, name: str, step: int) -> str:
+    """A step of observations in words."""
+    if store.calendar(name).daily:
+        return f"on {store.time[step]:%Y-%m-%d}"
+    year, month = divmod(store.months[step], 12)
+    return f"in {year:04d}-{month + 1:02d}"
+
+
 def _static(store: Store, static: np.ndarray) -> Iterator[Finding]:
     """Static inputs are there, and not constant."""
     names = zip(store.static_names, static.T, strict=True)
@@ -340,7 +384,7 @@ def _rows(survey: Survey) -> Iterator[Row]:
         variable = VARIABLES[name]
         steps, time = len(store.time), store.time
         step, gaps = "daily", 0
-        if name in CONSTRAINTS:
+        if name not in FORCING:
             calendar = store.calendar(name)
             steps, time = len(calendar.place), calendar.time
             step = "daily" if calendar.daily else "monthly"

@@ -130,9 +130,9 @@ class Stream:
             Dictionaries of `forcing` (batch, length, 3), `static` (batch, n),
             `month` (batch, length) with the column of each day's month or -1
             where the window does not hold the whole month, `targets` by name,
-            (batch, length) or (batch, months), `weight` (batch,), 0 where a window
-            only fills the batch, and, but for `full`, `spin_up_forcing`
-            (batch, spin_up, 3).
+            (batch, length) or (batch, months), standard errors among them, `weight`
+            (batch,), 0 where a window only fills the batch, and, but for `full`,
+            `spin_up_forcing` (batch, spin_up, 3).
         """
         cardinality = tf.data.experimental.assert_cardinality(self.plan(number).batches)
         return self._dataset([number]).apply(cardinality)

@@ -34,8 +34,8 @@ class Series:
 
     Attributes:
         forcing: (rows, days, 3) in the registry's order and units.
-        observations: Of each constraint, (rows, days) or (rows, months), NaN:
-            missing.
+        observations: Of each constraint, and standard errors, (rows, days) or
+            (rows, months), NaN: missing.
         cells: The land cell of each row, ascending; all of them by default.
         folder: Where it is kept on disk, if it is; goes away with the series.
     """
@@ -54,7 +54,7 @@ class Series:
         """Makes room for cells.
 
         Args:
-            steps: Days or months of each constraint.
+            steps: Days or months of each constraint and standard error.
             days: Of the forcing.
             cells: Land cells, ascending, or the number of all of them.
             disk: Keep it in a temporary file instead of memory.
@@ -106,7 +106,7 @@ class Tiles:
 
     Attributes:
         store: The store.
-        constraints: Names of the constraints.
+        constraints: Names of the constraints, and of standard errors.
         room: Cells that are held at a time.
     """
 
@@ -143,7 +143,7 @@ def source(
 
     Args:
         store: The store.
-        constraints: Names of the constraints.
+        constraints: Names of the constraints, and of standard errors.
         cache: Where to hold the series. What does not fit memory is read.
         buffer: MB of series that are held where the store is read.
 
@@ -176,7 +176,7 @@ def read(
 
     Args:
         store: Where from.
-        constraints: Names of the constraints.
+        constraints: Names of the constraints, and of standard errors.
         wanted: Blocks of the store.
 
     Yields:
@@ -201,7 +201,7 @@ def read(
 
 
 def steps_of(store: Store, constraints: Sequence[str]) -> dict[str, int]:
-    """Days or months that each constraint has on the forcing's calendar."""
+    """Days or months that each of `constraints` has on the forcing's calendar."""
     return {name: len(store.calendar(name).place) for name in constraints}
 
 

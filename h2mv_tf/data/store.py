@@ -2,7 +2,8 @@
 
 One Zarr store (format 2 or 3) holds a group for each variable, each with one
 array `data` of dims (time, lat, lon) on a grid or (time, cell) for sites and
-basins; static inputs are (variable, ...). `Store` reads the cells of the land
+basins; static inputs are (variable, ...), and standard errors of observations may
+be without time. `Store` reads the cells of the land
 mask as (cells, time) arrays, block by block along the chunks; what the values are
 worth, `survey` and `check` tell. `writing` is its inverse.
 """
@@ -23,11 +24,12 @@ import zarr
 
 from h2mv_tf.data.writing import CHUNKS, blocks, open_array
 from h2mv_tf.errors import UserError
-from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES
+from h2mv_tf.variables import CONSTRAINT_OF, CONSTRAINTS, ERRORS, FORCING, VARIABLES
 
 MASK, STATIC, TRUTH = "mask", "static", "truth"
 REQUIRED = (*(VARIABLES[name].group for name in FORCING), STATIC, MASK)
 OBSERVED = tuple(VARIABLES[name].group for name in CONSTRAINTS)
+ERROR_GROUPS = tuple(VARIABLES[name].group for name in ERRORS.values())
 LAYOUTS = (("lat", "lon"), ("cell",))
 DAY = np.timedelta64(1, "D")
 
@@ -59,6 +61,7 @@ class Store:
         time: The days of the forcing.
         static_names: Names of the static inputs, in order.
         constraints: Names of the constraints that the store observes.
+        errors: Those of them whose standard errors the store has, too.
         start: Which step of the forcing's arrays is the first of `time`.
     """
 
@@ -68,6 +71,7 @@ class Store:
     time: pd.DatetimeIndex
     static_names: tuple[str, ...]
     constraints: tuple[str, ...]
+    errors: tuple[str, ...] = ()
     start: int = 0
 
     # How messages tell what to do about a cell, and about units.
@@ -93,7 +97,8 @@ class Store:
                 layout, there is no land, or time is not daily or has gaps.
         """
         path = Path(path)
-        groups = {group: group for group in (*REQUIRED, *OBSERVED)} | dict(groups or {})
+        known = (*REQUIRED, *OBSERVED, *ERROR_GROUPS)
+        groups = {group: group for group in known} | dict(groups or {})
         present = _groups(path)
         for group in (*REQUIRED, *(k for k, v in groups.items() if k != v)):
             if groups[group] not in present:
@@ -111,6 +116,9 @@ class Store:
             )
         static = _open(path, groups, STATIC)
         names = static["variable"].values if "variable" in static.coords else ()
+        constraints = tuple(
+            name for name in CONSTRAINTS if groups[VARIABLES[name].group] in present
+        )
         return cls(
             path=path,
             groups=groups,
@@ -118,8 +126,11 @@ class Store:
             time=_forcing_days(path, groups),
             static_names=tuple(map(str, names))
             or tuple(f"static_{n}" for n in range(static.sizes["variable"])),
-            constraints=tuple(
-                name for name in CONSTRAINTS if groups[VARIABLES[name].group] in present
+            constraints=constraints,
+            errors=tuple(
+                name
+                for name in constraints
+                if groups[VARIABLES[ERRORS[name]].group] in present
             ),
         )
 
@@ -258,7 +269,7 @@ class Store:
         """Observations of a constraint at the cells of a block.
 
         Args:
-            constraint: Its name in the registry.
+            constraint: Its name in the registry, or that of its standard error.
             block: Of `blocks`.
 
         Returns:
@@ -274,23 +285,51 @@ class Store:
         """How the time axis of a constraint lies on the forcing's.
 
         Args:
-            constraint: Its name in the registry.
+            constraint: Its name in the registry, or that of its standard error; of
+                one without time it is the constraint's.
 
         Raises:
             UserError: The store lacks it, its time is neither daily nor monthly
-                or has a step twice, or none of it lies in the forcing's period.
+                or has a step twice, or none of it lies in the forcing's period; a
+                standard error has other steps than its constraint.
         """
         if constraint not in self._calendars:
-            self._calendars[constraint] = self._calendar(constraint)
+            find = (
+                self._calendar_of_error
+                if constraint in CONSTRAINT_OF
+                else self._calendar
+            )
+            self._calendars[constraint] = find(constraint)
         return self._calendars[constraint]
 
     @cached_property
     def _calendars(self) -> dict[str, Calendar]:
         return {}
 
+    def _calendar_of_error(self, error: str) -> Calendar:
+        constraint, variable = CONSTRAINT_OF[error], VARIABLES[error]
+        where = f"{variable.label} (group '{self.groups[variable.group]}')"
+        if constraint not in self.errors:
+            raise UserError(
+                f"Store '{self.path}' lacks {where}. Found those of: "
+                f"{', '.join(self.errors) or 'none'}. Add the group, or leave "
+                f"'{constraint}' out of objective.errors."
+            )
+        own = self.calendar(constraint)
+        if "time" not in self._array(variable.group).dims:
+            return own
+        calendar = self._on_forcing(error, "objective.errors")
+        if calendar.daily != own.daily:
+            steps = {True: "daily", False: "monthly"}
+            raise UserError(
+                f"Store '{self.path}': {where} is {steps[calendar.daily]}, and "
+                f"'{constraint}' is {steps[own.daily]}. Bring both to the same steps, "
+                f"or leave '{constraint}' out of objective.errors."
+            )
+        return calendar
+
     def _calendar(self, constraint: str) -> Calendar:
         variable = VARIABLES[constraint]
-        where = f"'{constraint}' [{variable.units}] of store '{self.path}'"
         if constraint not in self.constraints:
             raise UserError(
                 f"Store '{self.path}' lacks constraint '{constraint}' "
@@ -298,21 +337,33 @@ class Store:
                 f"{', '.join(self.constraints) or 'none'}. Add the group, or drop it "
                 "from objective.constraints."
             )
+        return self._on_forcing(constraint, "objective.constraints")
+
+    def _on_forcing(self, name: str, field: str) -> Calendar:
+        """The calendar of an array's own time.
+
+        Args:
+            name: Its name in the registry.
+            field: Of the configuration, which asks for it.
+        """
+        variable = VARIABLES[name]
+        what = "Standard error" if name in CONSTRAINT_OF else "Constraint"
+        where = f"'{name}' [{variable.units}] of store '{self.path}'"
         time = _time(self._array(variable.group), where)
         daily = len(time) > 1 and bool(np.median(np.diff(time)) == DAY)
         steps = time if daily else pd.Index(_month(time))
         if not steps.is_unique:
             raise UserError(
-                f"Constraint {where} is neither daily nor monthly: "
+                f"{what} {where} is neither daily nor monthly: "
                 f"{time[steps.duplicated()][0]:%Y-%m-%d} is the second step of its "
                 f"{'day' if daily else 'month'}. Average it to days or months."
             )
         place = steps.get_indexer(self.time if daily else pd.Index(self.months))
         if (place < 0).all():
             raise UserError(
-                f"Constraint {where} has no observation in the period of the "
+                f"{what} {where} has no observation in the period of the "
                 f"forcing, {_period(self.time)}; it covers {_period(time)}. Drop it "
-                "from objective.constraints, or bring the two periods together."
+                f"from {field}, or bring the two periods together."
             )
         return Calendar(daily, place, time)
 
@@ -320,7 +371,7 @@ class Store:
         """Forcing or observations on the store's grid, read when they are asked for.
 
         Args:
-            name: Name of a forcing or constraint in the registry.
+            name: Name of a forcing, constraint or standard error in the registry.
 
         Returns:
             (time, lat, lon) or (time, cell) with dask, in native units, NaN at sea and
@@ -338,6 +389,8 @@ class Store:
             if not calendar.daily:
                 time, cadence = time.to_period("M").to_timestamp(), "monthly"
         chunks = self.chunks(VARIABLES[name].group)
+        if "time" not in data.dims:
+            data = data.expand_dims(time=len(time))
         data = data.assign_coords(time=time).chunk(chunks).where(self.land)
         attributes = {**VARIABLES[name].attributes, "cadence": cadence}
         return data.rename(name).astype("float32").assign_attrs(attributes)
@@ -407,7 +460,7 @@ class Store:
         """Begins to read the forcing and the constraints of a block.
 
         Args:
-            constraints: Their names in the registry.
+            constraints: Their names in the registry, and those of standard errors.
             block: Of `blocks`.
 
         Returns:
@@ -421,8 +474,15 @@ class Store:
         }
 
     def _on_calendar(self, constraint: str, values: np.ndarray) -> np.ndarray:
-        """Values on the steps of a constraint, brought to the forcing's calendar."""
+        """Values on the steps of a constraint, brought to the forcing's calendar.
+
+        Args:
+            constraint: Its name in the registry, or that of its standard error.
+            values: (cells, steps), or (cells,) where they are the same at all steps.
+        """
         place = self.calendar(constraint).place
+        if values.ndim == 1:
+            return np.where(place >= 0, values[:, None], np.float32(np.nan))
         if np.array_equal(place, np.arange(values.shape[1])):
             return values
         return np.where(place >= 0, values[:, place], np.float32(np.nan))
@@ -543,6 +603,8 @@ def _open(path: Path, groups: Mapping[str, str], group: str) -> xr.DataArray:
     data = dataset["data"]
     first = {MASK: (), STATIC: ("variable",)}.get(group, ("time",))
     layouts = [(*first, *layout) for layout in LAYOUTS]
+    if group in ERROR_GROUPS:
+        layouts += LAYOUTS  # the same at all times
     dims = next((layout for layout in layouts if set(layout) == set(data.dims)), None)
     if dims is None:
         expected = " or ".join(f"({', '.join(layout)})" for layout in layouts)

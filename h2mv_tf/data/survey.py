@@ -15,7 +15,7 @@ from h2mv_tf.data.series import Series, read
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.windows import Observed, Record, observed
 from h2mv_tf.errors import UserError
-from h2mv_tf.variables import ANOMALIES, FORCING, VARIABLES
+from h2mv_tf.variables import ANOMALIES, CONSTRAINT_OF, ERRORS, FORCING, VARIABLES
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,9 @@ class Summary(NamedTuple):
     low: np.ndarray  # least value, NaN where there is none
     high: np.ndarray
     missing: np.ndarray  # first step without a value, -1 where there is none
-    outside: np.ndarray  # values beyond the registry's bounds
+    # Values beyond the registry's bounds; of standard errors, at steps that are
+    # observed, those that are not above 0, or missing.
+    outside: np.ndarray
     first_outside: np.ndarray  # first step with one, -1 where there is none
     outsider: np.ndarray  # the value there, NaN where there is none
 
@@ -104,6 +106,23 @@ class Summary(NamedTuple):
             outsider=outsider,
         )
 
+    @classmethod
+    def of_errors(cls, errors: np.ndarray, observations: np.ndarray) -> "Summary":
+        """The summary of standard errors.
+
+        Args:
+            errors: (cells, steps), NaN where there is none.
+            observations: Whose they are (cells, steps), NaN where there is none.
+        """
+        unusable = ~np.isnan(observations) & ~(errors > 0)
+        outside, first = unusable.sum(axis=1), unusable.argmax(axis=1)
+        outsider = errors[np.arange(len(errors)), first]
+        return cls.of(errors, (None, None))._replace(
+            outside=outside,
+            first_outside=np.where(outside > 0, first, NOWHERE),
+            outsider=np.where(outside > 0, outsider, np.nan),
+        )
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -111,7 +130,7 @@ class Survey:
 
     Attributes:
         store: The store.
-        series: Summary of each forcing and constraint, by name.
+        series: Summary of each forcing, constraint and standard error, by name.
         static: Static inputs (cells, static inputs), NaN: missing.
         observed: Where there are observations of any constraint.
     """
@@ -130,7 +149,11 @@ class Survey:
         return Record(
             time=self.store.time,
             static=self.static,
-            daily={name: self.store.calendar(name).daily for name in self.constraints},
+            daily={
+                name: self.store.calendar(name).daily
+                for name in self.series
+                if name not in FORCING
+            },
             observed=self.observed,
             block=blocks,
         )
@@ -138,7 +161,12 @@ class Survey:
     @property
     def constraints(self) -> tuple[str, ...]:
         """Names of the constraints that were looked at."""
-        return tuple(name for name in self.series if name not in FORCING)
+        return tuple(name for name in self.series if name in ERRORS)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """Names of the constraints whose standard errors were looked at."""
+        return tuple(name for name in self.constraints if ERRORS[name] in self.series)
 
     def statistics(self, cells: np.ndarray) -> Statistics:
         """Statistics of the training cells.
@@ -157,8 +185,8 @@ class Survey:
                     "objective.constraints, or choose another split.fold."
                 )
         moments = {
-            name: _moments(name, Summary(*(part[cells] for part in summary)))
-            for name, summary in self.series.items()
+            name: _moments(name, Summary(*(part[cells] for part in self.series[name])))
+            for name in (*FORCING, *self.constraints)
         }
         static = Summary.of(self.static[cells].T, (None, None))
         return Statistics(
@@ -175,6 +203,7 @@ def survey(
     store: Store,
     constraints: Sequence[str] | None = None,
     *,
+    errors: Sequence[str] = (),
     keep: Series | None = None,
     progress=None,
 ) -> Survey:
@@ -183,6 +212,7 @@ def survey(
     Args:
         store: The store.
         constraints: Names of the constraints; all that the store has by default.
+        errors: Those of them whose standard errors are read, too.
         keep: Takes in what is read, so that it need not be read again.
         progress: Called with the number of blocks read and of all blocks.
 
@@ -191,8 +221,10 @@ def survey(
     """
     names = store.constraints if constraints is None else tuple(constraints)
     daily = {name: store.calendar(name).daily for name in names}
+    observations = (*names, *(ERRORS[name] for name in errors))
     parts, cells = [], []
-    for number, (block, values) in enumerate(read(store, names, store.blocks), start=1):
+    reading = read(store, observations, store.blocks)
+    for number, (block, values) in enumerate(reading, start=1):
         if keep is not None:
             keep.put(block, values)
         seen = observed(
@@ -203,7 +235,9 @@ def survey(
             months=len(store.months),
         )
         summaries = {
-            name: Summary.of(series, VARIABLES[name].bounds)
+            name: Summary.of_errors(series, values[CONSTRAINT_OF[name]])
+            if name in CONSTRAINT_OF
+            else Summary.of(series, VARIABLES[name].bounds)
             for name, series in values.items()
         }
         parts.append((summaries, seen))
@@ -224,7 +258,7 @@ def survey(
                     for n in range(len(Summary._fields))
                 )
             )
-            for name in (*FORCING, *names)
+            for name in (*FORCING, *observations)
         },
         static=store.static(),
         observed=Observed(joined(lambda _, o: o.days), joined(lambda _, o: o.months)),

@@ -39,7 +39,8 @@ class Record:
     Attributes:
         time: The days.
         static: Static inputs (cells, static inputs).
-        daily: Whether the observations of each constraint are daily; else monthly.
+        daily: Whether the observations of each constraint are daily; else monthly;
+            and those of standard errors, by the names of the registry.
         observed: Where there are any.
         block: Which block of the store each cell lies in (cells,).
     """

@@ -1,4 +1,7 @@
-"""An evaluation as files: scores.nc, scores.csv and metrics.json."""
+"""An evaluation as files: scores.nc, scores.csv and metrics.json.
+
+Samples have probabilistic.nc and probabilistic.csv, too.
+"""
 
 import json
 import math
@@ -15,6 +18,7 @@ from h2mv_tf.evaluation.balance import CLOSURE, LARGEST, place
 from h2mv_tf.evaluation.blocks import H2MV
 
 SCORES, TABLE, METRICS = "scores.nc", "scores.csv", "metrics.json"
+PROBABILISTIC, PROBABILISTIC_TABLE = "probabilistic.nc", "probabilistic.csv"
 COLUMNS = [
     "against",
     "model",
@@ -52,15 +56,38 @@ SUMMARIES = {
     },
 }
 NAMES = {"truth_variable": "variable", "quantity": "metric"}
+SAMPLE_COLUMNS = ["against", "variable", "cells", "score", "at", "value"]
+# What samples are held against: the dimension of its variables, and what stands before
+# the names of its scores.
+COMPARED = {"observations": ("variable", ""), "truth": ("truth_variable", "truth_")}
+# Where a score of samples is, beside its variable and cells.
+PLACES = ("level", "nominal", "bin", "group", "quantile")
+CONSTANTS = "constant_name"
+# By name, the score and its level.
+HEADLINE = {
+    "crps": ("crps", None),
+    "crps_deterministic": ("crps_deterministic", None),
+    "coverage_50": ("coverage", 0.5),
+    "coverage_90": ("coverage", 0.9),
+    "width_90": ("sharpness", 0.9),
+    "spread_skill": ("spread_skill", None),
+}
 
 
-def write(result: xr.Dataset, folder: str | Path, *, days: int) -> None:
+def write(
+    result: xr.Dataset,
+    folder: str | Path,
+    *,
+    days: int,
+    samples: xr.Dataset | None = None,
+) -> None:
     """Writes the files of an evaluation; the folder appears when all are there.
 
     Args:
         result: Of `evaluate`.
         folder: Must not exist.
         days: Steps of the predictions.
+        samples: Of `probabilistic.evaluate`, where there are any.
 
     Raises:
         UserError: The folder exists, or cannot be written.
@@ -73,7 +100,16 @@ def write(result: xr.Dataset, folder: str | Path, *, days: int) -> None:
         hidden.mkdir(parents=True)
         result.to_netcdf(hidden / SCORES, engine="netcdf4", encoding=_encoding(result))
         table(result).to_csv(hidden / TABLE, index=False, float_format="%.8g")
-        text = json.dumps(headline(result, days=days), indent=2, allow_nan=False)
+        found = headline(result, days=days)
+        if samples is not None:
+            samples.to_netcdf(
+                hidden / PROBABILISTIC, engine="netcdf4", encoding=_encoding(samples)
+            )
+            sample_table(samples).to_csv(
+                hidden / PROBABILISTIC_TABLE, index=False, float_format="%.8g"
+            )
+            found["probabilistic"] = sample_headline(samples)
+        text = json.dumps(found, indent=2, allow_nan=False)
         (hidden / METRICS).write_text(text + "\n", encoding="utf-8")
         refuse_existing(folder)
         hidden.rename(folder)
@@ -82,6 +118,19 @@ def write(result: xr.Dataset, folder: str | Path, *, days: int) -> None:
         raise UserError(f"Cannot write '{folder}': {words}.") from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def of_samples(folder: str | Path) -> xr.Dataset | None:
+    """The scores of samples in the folder of an evaluation; None where it has none.
+
+    Args:
+        folder: Of `write`.
+    """
+    file = Path(folder) / PROBABILISTIC
+    if not file.exists():
+        return None
+    with xr.open_dataset(file) as dataset:
+        return dataset.load()
 
 
 def table(result: xr.Dataset) -> pd.DataFrame:
@@ -106,6 +155,82 @@ def table(result: xr.Dataset) -> pd.DataFrame:
             frame = frame[by.transform("count") > 0]
         frames.append(frame[COLUMNS])
     return pd.concat(frames, ignore_index=True)
+
+
+def sample_table(samples: xr.Dataset) -> pd.DataFrame:
+    """All scores of samples but maps, one value a row, with the columns SAMPLE_COLUMNS.
+
+    Args:
+        samples: Of `probabilistic.evaluate`.
+    """
+    dims = {CONSTANTS: ("constants", "constant_")}
+    dims |= {dim: (against, prefix) for against, (dim, prefix) in COMPARED.items()}
+    frames = []
+    for key, data in samples.data_vars.items():
+        dim = next((dim for dim in dims if dim in data.dims), None)
+        if dim is None or {"lat", "cell"} & set(data.dims):
+            continue
+        against, prefix = dims[dim]
+        values = data.reset_coords(drop=True).rename({dim: "variable"}).rename("value")
+        frame = values.to_dataframe().reset_index()
+        place = next((place for place in PLACES if place in values.dims), None)
+        frame["at"] = frame[place] if place else np.nan
+        frame["cells"] = frame.get("cells", "")
+        score = str(key).removeprefix(prefix)
+        frame = frame.assign(against=against, score=score)
+        frames.append(frame[SAMPLE_COLUMNS].astype({"at": "float64"}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def sample_headline(samples: xr.Dataset) -> dict:
+    """What the scores of samples come down to, ready for JSON; None where not defined.
+
+    Args:
+        samples: Of `probabilistic.evaluate`.
+
+    Returns:
+        `observations` and `truth`, each with `test` and `all` cells, and of these by
+        variable the scores of HEADLINE; `constants`, `realizations`, `notes`.
+    """
+    found: dict = {"realizations": int(samples.attrs["realizations"])}
+    for against, (dim, prefix) in COMPARED.items():
+        if dim not in samples.dims:
+            continue
+        found[against] = {
+            str(cells): {
+                str(name): {
+                    key: _number(
+                        of_level(samples[prefix + score], level, dim, name, cells)
+                    )
+                    for key, (score, level) in HEADLINE.items()
+                }
+                for name in samples[dim].values
+            }
+            for cells in samples.cells.values
+        }
+    if CONSTANTS in samples.dims:
+        found["constants"] = {
+            str(name): _constant(samples.sel({CONSTANTS: name}))
+            for name in samples[CONSTANTS].values
+        }
+    found["notes"] = _notes(samples)
+    return found
+
+
+def of_level(
+    data: xr.DataArray, level: float | None, dim: str, name: str, cells: str
+) -> xr.DataArray:
+    """A score of a variable and a set of cells, of an interval where it is of one.
+
+    Args:
+        data: The score (dim, ..., cells).
+        level: Of the interval, or None.
+        dim: Of the variables.
+        name: Of the variable.
+        cells: `test` or `all`.
+    """
+    data = data.sel({dim: name, "cells": cells})
+    return data if level is None else data.sel(level=level, method="nearest")
 
 
 def headline(result: xr.Dataset, *, days: int) -> dict:
@@ -143,10 +268,21 @@ def headline(result: xr.Dataset, *, days: int) -> dict:
                 str(quantity): _number(values.sel(quantity=quantity))
                 for quantity in result.quantity.values
             }
-    found["notes"] = [
-        note for note in result.attrs.get("notes", "").split("\n") if note
-    ]
+    found["notes"] = _notes(result)
     return found
+
+
+def _notes(result: xr.Dataset) -> list[str]:
+    return [note for note in result.attrs.get("notes", "").split("\n") if note]
+
+
+def _constant(samples: xr.Dataset) -> dict[str, float | None]:
+    """Mean, quantiles and truth of one constant."""
+    low, high = samples.constant_quantile
+    found = {"mean": samples.constant_mean, "q05": low, "q95": high}
+    if "constant_truth" in samples:
+        found["truth"] = samples.constant_truth
+    return {key: _number(value) for key, value in found.items()}
 
 
 def _scales(median: xr.DataArray) -> dict[str, dict[str, float | None]]:

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from h2mv_tf.evaluation.blocks import H2MV, MODELS, SEASONAL, UNTRAINED
+from h2mv_tf.evaluation.results import COMPARED, CONSTANTS, HEADLINE, of_level
 from h2mv_tf.variables import VARIABLES
 
 SHORT = {H2MV: "NSE", UNTRAINED: "untrained", SEASONAL: "season"}
@@ -17,6 +18,8 @@ PARTS = {
     "bias": "bias",
     "percent_bias": "bias %",
 }
+# Of samples, in the order of HEADLINE.
+SAMPLE_HEADINGS = ("CRPS", "MAE of mean", "in 50 %", "in 90 %", "width 90 %", "s/e")
 
 
 class Table(NamedTuple):
@@ -41,6 +44,58 @@ def tables(result: xr.Dataset) -> list[Table]:
         found.append(_truth(result))
     found.append(_emergent(result))
     return found
+
+
+def sample_tables(samples: xr.Dataset) -> list[Table]:
+    """The tables of an evaluation of samples.
+
+    Args:
+        samples: Of `probabilistic.evaluate`.
+    """
+    found = []
+    for against, (dim, prefix) in COMPARED.items():
+        if dim in samples.dims:
+            found.append(_samples(samples, against, dim, prefix))
+    if CONSTANTS in samples.dims:
+        found.append(_constants(samples))
+    return found
+
+
+def _samples(samples: xr.Dataset, against: str, dim: str, prefix: str) -> Table:
+    tests = int(samples[f"{prefix}count"].sel(cells="test").sum()) > 0
+    cells = "test" if tests else "all"
+    rows = []
+    for name in map(str, samples[dim].values):
+        values = (
+            of_level(samples[prefix + score], level, dim, name, cells)
+            for score, level in HEADLINE.values()
+        )
+        short = _short(name) if dim == "variable" else VARIABLES[name].label
+        rows.append([short, *map(_significant, values)])
+    heading = {
+        ("observations", True): "Held-out observations: test cells",
+        ("observations", False): "Observations: all cells, none of which tests",
+        ("truth", True): "Hidden truth: test cells",
+        ("truth", False): "Hidden truth: all cells, none of which tests",
+    }[against, tests]
+    return Table(
+        f"{heading}.\nIn 50 %, in 90 %: share within the interval; s/e: spread over "
+        "error",
+        ["variable", *SAMPLE_HEADINGS],
+        rows,
+    )
+
+
+def _constants(samples: xr.Dataset) -> Table:
+    truth = samples.get("constant_truth")
+    rows = []
+    for name in map(str, samples[CONSTANTS].values):
+        of = samples.sel({CONSTANTS: name})
+        values = [of.constant_mean, *of.constant_quantile]
+        values += [] if truth is None else [of.constant_truth]
+        rows.append([VARIABLES[name].label, *map(_significant, values)])
+    columns = ["constant", "mean", "5 %", "95 %", *(["truth"] * (truth is not None))]
+    return Table("Global constants", columns, rows)
 
 
 def _cells(result: xr.Dataset) -> str:
@@ -154,3 +209,9 @@ def _text(value: xr.DataArray) -> str:
         return "-"
     # Adding 0 makes 0.00 of -0.00.
     return f"{round(number, 2) + 0.0:.2f}" if abs(number) < 100 else f"{number:.3g}"
+
+
+def _significant(value: xr.DataArray) -> str:
+    """Three digits, also of a small number: coefficients are of 0.001 a day."""
+    number = float(value)
+    return f"{number:.3g}" if np.isfinite(number) else "-"

@@ -43,19 +43,21 @@ def objective(run: RunFolder, metrics: Mapping) -> Section:
         for name, column in columns.items()
     }
     if "test" in metrics:
-        windows = metrics["test"]["counts"]
-        texts["test windows"] = {term: f"{windows.get(term, '')}" for term in terms}
+        counts = metrics["test"]["counts"]
+        texts[f"test {metrics['counted']}"] = {
+            term: f"{counts.get(term, '')}" for term in terms
+        }
     # The sum comes below what it is of.
     rows = [
         (style.title(term), *(text[term] for text in texts.values()))
         for term in sorted(terms, key=lambda name: name == "loss")
     ]
     table = Table(
-        "Mean squared error of standardised values, by constraint",
+        f"{metrics.get('measure', 'terms').capitalize()}, by term",
         ("term", *texts),
         rows,
         note="Of training: the mean over the batches of the epoch. The loss is the sum "
-        "of the terms.",
+        "of the constraints' terms.",
     )
     return Section(
         "Objective",

@@ -17,7 +17,7 @@ from h2mv_tf.data.ingest.cells import Box, Cells
 from h2mv_tf.data.ingest.days import Stamps
 from h2mv_tf.data.ingest.fields import field, on_common_days
 from h2mv_tf.data.ingest.land import derived_inputs, land_mask, static_inputs
-from h2mv_tf.data.ingest.names import choose
+from h2mv_tf.data.ingest.names import choose, timeless_errors
 from h2mv_tf.data.ingest.report import Report, Row, rows
 from h2mv_tf.data.ingest.sources import Source, other_places, paths_of, reading
 from h2mv_tf.data.writing import refuse_existing, tile_of, writing
@@ -129,7 +129,9 @@ def _content(
     fields |= {found.variable.name: found for found in forcing}
     notes += shortened
     mask = land_mask(source, choice.masks, cells)
-    static, means = static_inputs(source, choice.masks, cells), {}
+    errors = timeless_errors(source.arrays)
+    notes += tuple(f"{name} left out, as it has no time" for name in errors)
+    static, means = static_inputs(source, (*choice.masks, *errors), cells), {}
     if static is None:
         static, means = derived_inputs(forcing)
         derived = ", ".join(static["variable"].values)

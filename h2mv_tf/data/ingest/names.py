@@ -11,7 +11,14 @@ import xarray as xr
 
 from h2mv_tf.data.store import MASK
 from h2mv_tf.errors import UserError
-from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES, Variable, find
+from h2mv_tf.variables import (
+    CONSTRAINTS,
+    ERRORS,
+    FORCING,
+    VARIABLES,
+    Variable,
+    find,
+)
 
 # Names beside those of the registry: ERA5's are in the parameter database of ECMWF,
 # `lwe_thickness` is that of the GRACE products.
@@ -37,7 +44,7 @@ OTHER_STANDARD_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 LAND_NAMES = (MASK, "sftlf")
 LAND_STANDARD_NAMES = ("land_binary_mask", "land_area_fraction")
-SERIES = (*FORCING, *CONSTRAINTS)
+SERIES = (*FORCING, *CONSTRAINTS, *ERRORS.values())
 
 Arrays = Mapping[str, xr.DataArray]
 
@@ -87,6 +94,16 @@ def along_time(arrays: Arrays) -> Arrays:
     longest = max((data.sizes["time"] for data in series.values()), default=0)
     least = min(longest, 2)
     return {name: data for name, data in series.items() if data.sizes["time"] >= least}
+
+
+def timeless_errors(arrays: Arrays) -> tuple[str, ...]:
+    """Standard errors that are the same at all times, which are no static inputs.
+
+    Args:
+        arrays: The variables of the data set, by name.
+    """
+    series = along_time(arrays)
+    return tuple(n for n in arrays if n not in series and find(n, ERRORS.values()))
 
 
 def sources_of(

@@ -10,6 +10,7 @@ import pandas as pd
 
 from h2mv_tf.data.synthetic.planet import Land
 from h2mv_tf.data.synthetic.weather import Weather
+from h2mv_tf.variables import ERRORS
 
 COMPOSITE = 8  # days of a composite of fapar, counted from 1 January
 DEEP_SNOW = 100.0  # mm, beyond which the retrieval sees only that it is deep
@@ -26,6 +27,8 @@ DEVIATION = {
     "swe": 28.0,
     "fapar": 0.3,
 }
+# Of the logarithm of the factor by which a cell's noise differs from its product's.
+UNEVENNESS = 0.4
 STREAM, LOCAL_STREAM = 4, 5  # of the seed's random numbers
 
 
@@ -36,13 +39,25 @@ class Products:
         time: The days.
         noise: Standard deviation of the errors, in `DEVIATION`s.
         seed: Of all that is random.
+        errors: Whether the noise differs from cell to cell, and its standard
+            deviations are told.
     """
 
-    def __init__(self, time: pd.DatetimeIndex, *, noise: float, seed: int):
-        self.time, self.noise, self.seed = time, noise, seed
+    def __init__(
+        self, time: pd.DatetimeIndex, *, noise: float, seed: int, errors: bool = False
+    ):
+        self.time, self.noise, self.seed, self.errors = time, noise, seed, errors
         self.months = time[time.day == 1]
         self._month = np.flatnonzero(time.day == 1)
         self._composite = np.flatnonzero((time.day_of_year - 1) % COMPOSITE == 0)
+        days = np.arange(len(time))
+        # The composite of each day, and how many days of it are in the day's month.
+        self._number = np.searchsorted(self._composite, days, "right") - 1
+        parts = np.stack([self._number, np.searchsorted(self._month, days, "right")])
+        _, part, length = np.unique(
+            parts, axis=1, return_inverse=True, return_counts=True
+        )
+        self._alike = length[part.ravel()]
         count = len(self.months)
         generator = np.random.default_rng([seed, STREAM])
         self.tws_missing = np.zeros(count, bool)
@@ -81,6 +96,10 @@ class Products:
             land: The land cells.
             weather: Their weather.
             cells: Their numbers on the grid, which seed noise and gaps.
+
+        Returns:
+            (steps, cells); and, with `errors`, their standard errors by the names of
+            the registry, (cells,) where they are the same at all steps.
         """
         steps = {name: len(self.steps(name)) for name in DEVIATION}
         steps["fapar"] = len(self._composite)
@@ -89,18 +108,27 @@ class Products:
             for _ in range(2)
         )
         gauged = np.empty(len(cells))
+        deviation = {
+            name: np.full(len(cells), self.noise * scale)
+            for name, scale in DEVIATION.items()
+        }
         for n, cell in enumerate(cells):
             generator = np.random.default_rng([self.seed, LOCAL_STREAM, cell])
             gauged[n] = generator.random()
             for name, count in steps.items():
                 noise[name][:, n] = generator.standard_normal(count)
                 chance[name][:, n] = generator.random(count)
-        noise = {k: self.noise * DEVIATION[k] * v for k, v in noise.items()}
+            if self.errors:  # last, so that all else is as without
+                for name in DEVIATION:
+                    factor = np.exp(UNEVENNESS * generator.standard_normal())
+                    deviation[name][n] *= factor
+        noise = {name: deviation[name] * values for name, values in noise.items()}
 
+        fapar, error = self._fapar(truth["fapar"], noise["fapar"], chance, weather)
         seen = {
             "tws": self._tws(truth["tws"], noise["tws"]),
             "swe": self._swe(truth["swe"], noise["swe"], land.elevation),
-            "fapar": self._fapar(truth["fapar"], noise["fapar"], chance, weather),
+            "fapar": fapar,
         }
         for name in ("evapotranspiration", "runoff"):
             seen[name] = np.maximum(self.monthly(truth[name]) + noise[name], 0)
@@ -108,6 +136,9 @@ class Products:
             seen[name][chance[name] < share] = np.nan
         # Few gauges in deserts.
         seen["runoff"][:, gauged < 0.3 * (1 - land.wetness)] = np.nan
+        if self.errors:
+            deviation["fapar"] = deviation["fapar"] * error
+            seen |= {ERRORS[name]: values for name, values in deviation.items()}
         return seen
 
     def _tws(self, truth, noise):
@@ -128,20 +159,27 @@ class Products:
         return values
 
     def _fapar(self, truth, noise, chance, weather: Weather):
-        """Months of composites of 8 days, which clouds and low sun hide."""
+        """Months of composites of 8 days, which clouds and low sun hide.
+
+        Returns:
+            The months, and their standard errors in those of a composite.
+        """
         composites = np.clip(means(truth, self._composite) + noise, 0, 1)
         clouds = means(weather.clouds, self._composite)
         hidden = chance["fapar"] < 0.04 + 0.7 * np.maximum(clouds - 0.4, 0)
         hidden |= means(weather.sunshine, self._composite) < LOW_SUN
         composites[hidden] = np.nan
         # Each composite counts for its days in the month.
-        number = (
-            np.searchsorted(self._composite, np.arange(len(self.time)), "right") - 1
-        )
-        daily = composites[number]
-        share = self.monthly(~np.isnan(daily))
-        values = self.monthly(np.nan_to_num(daily)) / np.maximum(share, 1e-6)
-        return np.where(share >= 0.25, values, np.nan)
+        daily = composites[self._number]
+        there = ~np.isnan(daily)
+        share = self.monthly(there)
+        some = np.maximum(share, 1e-6)
+        values = self.monthly(np.nan_to_num(daily)) / some
+        # Their errors are independent, so that the squares of their days add up.
+        squares = self.monthly(there * self._alike[:, None])
+        error = np.sqrt(squares / self.months.days_in_month.values[:, None]) / some
+        enough = share >= 0.25
+        return np.where(enough, values, np.nan), np.where(enough, error, np.nan)
 
 
 def means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from h2mv_tf.data.synthetic.planet import Land, Planet
 from h2mv_tf.data.synthetic.weather import Climate
 from h2mv_tf.data.writing import Writer, blocks, tile_of, writing
 from h2mv_tf.errors import UserError
-from h2mv_tf.variables import CONSTRAINTS, FORCING, VARIABLES
+from h2mv_tf.variables import CONSTRAINTS, ERRORS, FORCING, VARIABLES
 
 FIRST_YEAR = 2001
 REGION_BYTES = 300e6  # of the outputs that are held to be written together
@@ -43,6 +43,7 @@ def synthesize(
     years: int,
     noise: float,
     seed: int,
+    errors: bool = False,
     truth: Truth = "daily",
     tile: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -59,6 +60,8 @@ def synthesize(
         noise: Standard deviation of the errors of the observations, in standard
             deviations of what is observed.
         seed: Of all that is random.
+        errors: Whether the noise differs from cell to cell, and groups as `tws_sigma`
+            tell its standard deviations. All but the noise is as without.
         truth: Whether the group `truth` holds days, monthly means or is left out.
         tile: Cells of a chunk along latitude and longitude; by default of 1 MB.
         progress: Called with the number of tiles that are done, and of all.
@@ -66,7 +69,9 @@ def synthesize(
     Raises:
         UserError: A setting is out of range, the path exists, or cannot be written.
     """
-    settings = dict(rows=rows, columns=columns, years=years, noise=noise, seed=seed)
+    settings = dict(
+        rows=rows, columns=columns, years=years, noise=noise, seed=seed, errors=errors
+    )
     _validate(settings, truth)
     time = pd.date_range(
         f"{FIRST_YEAR}-01-01", f"{FIRST_YEAR + years - 1}-12-31", freq="D"
@@ -81,7 +86,8 @@ def synthesize(
         plan=plan,
         attributes={"title": "synthetic world", **settings},
     ) as writer:
-        world = _World(planets.planet(rows, columns, seed), time, noise, seed, truth)
+        products = Products(time, noise=noise, seed=seed, errors=errors)
+        world = _World(planets.planet(rows, columns, seed), products, truth)
         world.declare(writer)
         tiles = world.tiles(sides)
         for done, region in enumerate(tiles):
@@ -97,12 +103,10 @@ def synthesize(
 class _World:
     """A world of which any tile can be made."""
 
-    def __init__(
-        self, planet: Planet, time: pd.DatetimeIndex, noise: float, seed: int, truth
-    ):
-        self.planet, self.time, self.truth = planet, time, truth
-        self.climate = Climate(time, seed)
-        self.products = Products(time, noise=noise, seed=seed)
+    def __init__(self, planet: Planet, products: Products, truth: Truth):
+        self.planet, self.products, self.truth = planet, products, truth
+        self.time = products.time
+        self.climate = Climate(self.time, products.seed)
 
     def tiles(self, sides: Mapping[str, int]) -> list[tuple[slice, slice]]:
         """Regions with land that are made one at a time, each of whole chunks.
@@ -135,6 +139,13 @@ class _World:
         for name in CONSTRAINTS:
             steps = self.products.steps(name)
             writer.declare(VARIABLES[name].group, self._series(name, steps))
+            if self.products.errors:
+                error = VARIABLES[ERRORS[name]]
+                # Months of fapar are of few or many composites; others are alike.
+                data = self._template({}, error.attributes)
+                if name == "fapar":
+                    data = self._series(error.name, steps)
+                writer.declare(error.group, data)
         if self.truth == "none":
             return
         steps = self.time if self.truth == "daily" else self.products.months
@@ -158,13 +169,17 @@ class _World:
             for n in range(0, len(cells), TOGETHER)
         ]
         for group, name in list(parts[0]):
-            values = np.concatenate([part.pop((group, name)) for part in parts], axis=1)
-            grid = np.full((len(values), *number.shape), np.nan, "float32")
-            grid[:, number >= 0] = values
-            writer.put(group, grid, (slice(None), *region), name)
+            values = np.concatenate([part.pop((group, name)) for part in parts], -1)
+            steps = values.shape[:-1]  # none where it has no time
+            grid = np.full((*steps, *number.shape), np.nan, "float32")
+            grid[..., number >= 0] = values
+            writer.put(group, grid, (*(slice(n) for n in steps), *region), name)
 
     def _arrays(self, cells: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-        """What is stored of some cells (steps, cells), by group and name of the array.
+        """What is stored of some cells, by group and name of the array.
+
+        All are (steps, cells), but for standard errors that are the same at all steps,
+        (cells,).
 
         Args:
             cells: Their numbers among the land cells, at most `TOGETHER`.
@@ -186,7 +201,7 @@ class _World:
                 arrays[TRUTH, name] = values
             elif self.truth == "monthly":
                 arrays[TRUTH, name] = self.products.monthly(values)
-        return {key: values[:, :count] for key, values in arrays.items()}
+        return {key: values[..., :count] for key, values in arrays.items()}
 
     def _series(self, name: str, steps: pd.DatetimeIndex) -> xr.DataArray:
         return self._template({"time": ("time", steps)}, VARIABLES[name].attributes)
@@ -215,6 +230,11 @@ def _validate(settings: Mapping[str, float], truth: str) -> None:
                 f"A synthetic world of {name}={settings[name]} cannot be made. "
                 f"Expected {low} to {high}."
             )
+    if settings["errors"] and not settings["noise"]:
+        raise UserError(
+            "A synthetic world of noise=0 has no errors to tell. Choose noise above 0, "
+            "or leave out errors."
+        )
     if truth not in get_args(Truth):
         raise UserError(
             f"truth={truth!r} is unknown. Expected {', '.join(get_args(Truth))}."
