@@ -315,14 +315,24 @@ class Config(Section):
     def _with_a_likelihood(self):
         """Priors and posteriors are densities, which a sum of squares is not."""
         if self.objective.likelihood == "mse":
-            for section in ("priors", "uncertainty"):
-                if getattr(self, section) != type(getattr(self, section))():
-                    raise ValueError(
-                        f"{section} is set, but objective.likelihood is mse, which "
-                        "knows no probabilities. Choose objective.likelihood: normal, "
-                        "laplace or student_t"
-                    )
-        elif self.uncertainty.posterior != "none":
+            given = {
+                "priors": self.priors != Priors(),
+                "uncertainty.posterior": self.uncertainty.posterior != "none",
+            }
+            for field in (name for name, wanted in given.items() if wanted):
+                raise ValueError(
+                    f"{field} is set, but objective.likelihood is mse, which knows no "
+                    "probabilities. Choose objective.likelihood: normal, laplace or "
+                    "student_t"
+                )
+            return self
+        if self.uncertainty.warm_up >= self.training.epochs:
+            raise ValueError(
+                f"uncertainty.warm_up is {self.uncertainty.warm_up}, but "
+                f"training.epochs is {self.training.epochs}: a likelihood is judged "
+                "after its warm-up. Shorten it, or train for longer"
+            )
+        if self.uncertainty.posterior != "none":
             for name, prior in self.priors:
                 if prior is None:
                     raise ValueError(

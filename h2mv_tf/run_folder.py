@@ -31,7 +31,7 @@ class Progress(NamedTuple):
 
     epoch: int  # the last one that is done, from 1
     best_epoch: int
-    best_loss: float  # of validation
+    best_loss: float | None  # of validation; None before any epoch counts
     wait: int  # epochs since the best one
 
 

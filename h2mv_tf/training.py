@@ -294,7 +294,8 @@ def _fit(
     test = trainer.evaluate(task.test)
     if test.residual > CLOSED:
         logger.warning("Water balance residual of %.1e mm d-1.", test.residual)
-    best = min(history, key=lambda row: row["val_loss"])
+    warm = [row for row in history if row["epoch"] > _warming(config)]
+    best = min(warm, key=lambda row: row["val_loss"])
     metrics = run.load_json(run.metrics_file) | {
         "measure": task.objective.measure,
         "counted": task.objective.counted,
@@ -346,7 +347,10 @@ def _train(
     model, settings = trainer.model, config.training
     first = 0 if progress is None else progress.epoch
     stopping = keras.callbacks.EarlyStopping(
-        patience=settings.patience, mode="min", restore_best_weights=False
+        patience=settings.patience,
+        mode="min",
+        restore_best_weights=False,
+        start_from_epoch=_warming(config),
     )
     listeners = keras.callbacks.CallbackList(
         [
@@ -419,9 +423,12 @@ def _epoch(
 
 def _warmth(config: Config, epoch: int) -> float:
     """How much the weights of a likelihood count: first the simulation comes near."""
-    if config.objective.likelihood == "mse":
-        return 1.0
-    return min((epoch + 1) / (config.uncertainty.warm_up + 1), 1.0)
+    return min((epoch + 1) / (_warming(config) + 1), 1.0)
+
+
+def _warming(config: Config) -> int:
+    """Epochs in which that changes, of which none is the best."""
+    return config.uncertainty.warm_up if config.objective.likelihood != "mse" else 0
 
 
 def _logs(totals: Totals) -> dict[str, float]:

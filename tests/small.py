@@ -12,6 +12,7 @@ SMALL = (
     "window.stride=180",
     "training.batch_size=16",
     "training.epochs=3",
+    "uncertainty.warm_up=1",
     "training.jit_compile=false",
     "distribution.devices=1",
 )

@@ -229,6 +229,23 @@ def test_groups_of_spread_are_of_equal_size(generator):
     assert float(found.spread_skill[0]) == pytest.approx(0.5)
 
 
+def test_groups_of_spread_are_those_of_sorted_pairs(generator):
+    spread = np.sort(generator.lognormal(0, 0.5, 5000))
+    error = spread * generator.standard_normal(5000)
+    pairs = calibration.Judged(
+        pit=np.full(5000, 0.5),
+        crps=np.zeros(5000),
+        error=error,
+        variance=spread**2,
+        width=np.zeros((2, 5000)),
+    )
+    tally = calibration.tally(pairs, np.ones((2, 5000), bool))
+    found = calibration.scores([tally], ["runoff"], "variable").sel(cells="all")
+    for name, values in (("spread", spread), ("error", error)):
+        expected = np.sqrt(np.square(values).reshape(10, 500).mean(axis=1))
+        np.testing.assert_allclose(found[name][0], expected, rtol=0.015)
+
+
 def test_scores_hang_together(found):
     reliability, pit = found.reliability, found.pit
     np.testing.assert_allclose(pit.sum("bin"), 1)

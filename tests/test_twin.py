@@ -87,6 +87,7 @@ def test_experiments_differ_in_their_constraints_alone(world):
     assert config.changed(found, back) == given
 
 
+@pytest.mark.slow
 def test_a_twin_is_a_run_folder_for_each_experiment_and_a_table(made):
     folder, output = made
     for name in (
@@ -112,6 +113,7 @@ def test_a_twin_is_a_run_folder_for_each_experiment_and_a_table(made):
         assert words in output
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_evaluations_say(made):
     folder, _ = made
     with xr.open_dataset(folder / "twin.nc") as opened:
@@ -177,6 +179,7 @@ def test_a_truth_beyond_all_samples_is_covered_by_chance_only_where_they_are_few
     assert found == pytest.approx(within, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_the_same_call_makes_nothing_anew(made, call, monkeypatch):
     folder, output = made
     before = (folder / "twin.csv").read_bytes()
@@ -190,6 +193,7 @@ def test_the_same_call_makes_nothing_anew(made, call, monkeypatch):
     assert again.output[again.output.index("Hidden truth") :] in output
 
 
+@pytest.mark.slow
 def test_what_a_killed_call_lacks_is_made_by_the_next(
     made, call, tmp_path, monkeypatch
 ):
@@ -208,6 +212,7 @@ def test_what_a_killed_call_lacks_is_made_by_the_next(
     xr.testing.assert_allclose(found, expected)
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_settings_or_samples_is_refused(made, call):
     folder, _ = made
     other = call(folder, "--set", "training.learning_rate=0.5")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import dask
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -79,9 +80,11 @@ def evaluate(
         UserError: As of `refuse_unfit`.
     """
     refuse_unfit(samples, store, prior)
-    means = predicted.summarised(samples)
-    sources = matching.match(means, store, None, saturation).sources
-    work, notes = _work(samples, prior, store, sources)
+    with _here():
+        means = predicted.summarised(samples)
+        sources = matching.match(means, store, None, saturation).sources
+        work, notes = _work(samples, prior, store, sources)
+        constants = _constants(samples, sources.constants)
     size = samples.sizes[REALIZATION] * samples.sizes["time"]
     cells = cells or max(HELD // size, 1)
     blocks = cut(store.land, matching.tiles(sources), cells=cells)
@@ -93,7 +96,7 @@ def evaluate(
         [
             _calibration(parts),
             _maps(store.land, blocks, parts, prior=prior is not None),
-            _constants(samples, sources.constants),
+            constants,
         ],
         compat="no_conflicts",
         join="outer",
@@ -140,8 +143,14 @@ def refuse_unfit(
                 "--realizations --prior"
             )
         matching.refuse_other_cells(prior, store.land, f"store '{store.path}'")
-    for name in store.constraints:
-        observing(samples, name, None)
+    with _here():
+        for name in store.constraints:
+            observing(samples, name, None)
+
+
+def _here() -> dask.config.set:
+    """Reads a few numbers, for each of which a scheduler would start processes."""
+    return dask.config.set(scheduler="synchronous")
 
 
 class _Read(NamedTuple):
