@@ -103,7 +103,11 @@ def load(path: str | Path) -> xr.Dataset:
     order = sorted(arrays, key=lambda key: (places.index(key[0]), key[1]))
     return xr.Dataset(
         {name + suffix: arrays[name, suffix] for name, suffix in order},
-        {AREA: dataset[AREA].load(), ROLE: dataset[ROLE].load()},
+        {
+            name: dataset[name].load()
+            for name in (AREA, ROLE, MEMBER)
+            if name in dataset
+        },
         dataset.attrs,
     )
 

@@ -20,6 +20,7 @@ from h2mv_tf import cross_validation, inference, plots, predictions, results
 from h2mv_tf.config import Config, changed
 from h2mv_tf.data.store import Store
 from h2mv_tf.errors import UserError
+from h2mv_tf.evaluation.probabilistic import FEWEST
 from h2mv_tf.evaluation.results import SCORES
 from h2mv_tf.figures import FORMATS
 from h2mv_tf.figures.folder import PROBABILISTIC
@@ -38,10 +39,6 @@ RESULT, TABLE, FIGURES = "twin.nc", "twin.csv", "figures"
 METRICS = ("nse", "r", "crps", "coverage_90", WIDTH)
 EFFICIENCIES = ("nse", "r")  # of the mean of the samples
 LEVEL = 0.9
-# Of fewer, a truth beyond all samples may still have a place within that interval: its
-# rank is one of N + 1, and the lowest one reaches up to 1 / (N + 1), which is then more
-# than the 5 % below the interval.
-FEWEST = 19
 FORCED = ("rainfall",)  # is weather, in every sample alike
 SAMPLED = tuple(
     name

@@ -430,6 +430,7 @@ ALLOWED = {
         "config",
         "cross_validation",
         "errors",
+        "evaluation.probabilistic",
         "evaluation.results",
         "figures",
         "figures.folder",
@@ -498,6 +499,7 @@ ALLOWED = {
         "evaluation.matching",
         "evaluation.regions",
         "evaluation.summaries",
+        "evaluation.tasks",
     },
     "evaluation.results": {
         "errors",

@@ -74,7 +74,9 @@ def judged(samples: np.ndarray, value: np.ndarray, uniform: np.ndarray) -> Judge
         method="fair",
         preserve_dims=["pair"],
     )
-    tails = np.quantile(samples, [*TAILS, *(1 - tail for tail in TAILS)], axis=0)
+    # Hazen's quantiles, as others are too narrow where samples are few.
+    levels = [*TAILS, *(1 - tail for tail in TAILS)]
+    tails = np.quantile(samples, levels, axis=0, method="hazen")
     return Judged(
         pit=(below + uniform * (ties + 1)) / (count + 1),
         crps=crps.values,

@@ -1,14 +1,11 @@
 """An evaluation from its data sets to the scores, block by block."""
 
 import functools
-import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-import dask
 import numpy as np
 import xarray as xr
-from dask.callbacks import Callback
 
 from h2mv_tf.data.splits import SEA
 from h2mv_tf.data.store import Store
@@ -18,11 +15,10 @@ from h2mv_tf.evaluation.blocks import Part, Sources, Survey
 from h2mv_tf.evaluation.cutting import VALUES, Block, cut
 from h2mv_tf.evaluation.regions import CLIMATES, NONE, PEEL, UNKNOWN, meanings, named
 from h2mv_tf.evaluation.summaries import Domain
+from h2mv_tf.evaluation.tasks import Progress, counter, run
 from h2mv_tf.predictions import space
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 
 def evaluate(
@@ -74,7 +70,7 @@ def evaluate(
         )
     cells = cells or max(VALUES // predictions.sizes["time"], 1)
     blocks = cut(store.land, matching.tiles(sources), cells=cells)
-    advance = _counter(2 * len(blocks), progress)
+    advance = counter(2 * len(blocks), progress)
 
     known = None if regions is None else regions.values.ravel()[land]
     words = dict(enumerate(CLIMATES, start=1)) if known is None else meanings(regions)
@@ -103,7 +99,7 @@ def evaluate(
         )
         for block in blocks
     ]
-    parts: Sequence[Part] = _run(tasks, advance)
+    parts: Sequence[Part] = run(tasks, advance)
     result = assembly.dataset(sources, domain, blocks, parts)
     if regions is None:
         codes_on_space = domain.on_space(climates, fill=UNKNOWN)
@@ -170,31 +166,11 @@ def _surveyed(
         )
         for block in blocks
     ]
-    surveys: Sequence[Survey] = _run(tasks, advance)
+    surveys: Sequence[Survey] = run(tasks, advance)
     climates = np.zeros(len(training), "int32")
     for block, survey in zip(blocks, surveys, strict=True):
         climates[block.cells] = survey.climate
     return climates, _cycles(surveys)
-
-
-def _run(tasks: Sequence[Callable], advance: Callable[[], None]) -> Sequence:
-    """Results of tasks, by dask."""
-    calls = [functools.partial(_fast, task) for task in tasks]
-    # Here as well, so that no thread turns it off that ends before the others.
-    with xr.set_options(use_bottleneck=True), Callback(posttask=lambda *_: advance()):
-        return dask.compute(*(dask.delayed(call, pure=False)() for call in calls))
-
-
-def _fast(task: Callable):
-    """A task's result; also in a process of its own the same to the last digit."""
-    # Bottleneck adds up plainly, which double precision allows, in a third of the time.
-    with xr.set_options(use_bottleneck=True):
-        return task()
-
-
-def _counter(total: int, progress: Progress | None) -> Callable[[], None]:
-    done = itertools.count(1)
-    return lambda: progress(next(done), total) if progress is not None else None
 
 
 def _of_land(data: xr.Dataset, name: str, land: np.ndarray, missing) -> np.ndarray:
