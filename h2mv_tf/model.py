@@ -211,9 +211,16 @@ class H2MV(keras.Model):
             parts += (own.coefficient_kernel, own.coefficient_bias)
         return parts
 
-    def noise(self) -> dict[str, Noise]:
-        """What is learned of the observations' errors, by constraint."""
-        return self.observation_noise.by_name() if self.observed else {}
+    def noise(self, *, of_others: bool = False) -> dict[str, Noise]:
+        """What is learned of the observations' errors, by constraint.
+
+        Args:
+            of_others: Of cells that no training has seen; by default of training cells.
+        """
+        if not self.observed:
+            return {}
+        layer = self.observation_noise
+        return layer.of_others() if of_others else layer.by_name()
 
     def normals(self, cells: int, seed, draws: int = 1) -> Normals:
         """Random numbers for draws.

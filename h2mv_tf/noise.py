@@ -47,6 +47,9 @@ class ObservationNoise(keras.layers.Layer):
             shape=shape,
             initializer=keras.initializers.Constant(FIRST_PERSISTENCE / PACE),
         )
+        self.inflation = self.add_weight(
+            name="inflation", shape=shape, initializer="ones", trainable=False
+        )
         self.built = True
 
     def by_name(self) -> dict[str, Noise]:
@@ -56,6 +59,13 @@ class ObservationNoise(keras.layers.Layer):
         return {
             name: Noise(deviation[n], persistence[n])
             for n, name in enumerate(self.names)
+        }
+
+    def of_others(self) -> dict[str, Noise]:
+        """The noise at cells that no training has seen, where a network errs, too."""
+        return {
+            name: noise._replace(deviation=noise.deviation * self.inflation[n])
+            for n, (name, noise) in enumerate(self.by_name().items())
         }
 
     def get_config(self):

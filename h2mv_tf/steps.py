@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from h2mv_tf import distribution
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # it imports tensorflow-probability, which takes a second
     from h2mv_tf.penalties import Penalties
 
 RESIDUAL = "water_balance_residual"
+# Factors between the errors at training cells and at others, in steps of 5 %.
+INFLATIONS = np.geomspace(0.5, 10, 62)
 EVALUATION = -1  # in place of a step, for the seed of what is drawn in an evaluation
 
 
@@ -71,8 +74,10 @@ class Trainer:
         compiled = {"jit_compile": jit_compile, "autograph": False}
         self._gradients = tf.function(self._gradients, **compiled)
         self._errors = tf.function(self._errors, **compiled)
+        self._inflated = tf.function(self._inflated, **compiled)
         self._update = self._everywhere(self._update)
         self._compare = self._everywhere(self._compare)
+        self._inflate = self._everywhere(self._inflate)
 
     def step(self, batch: Mapping, warmth: float = 1.0) -> dict[str, Term]:
         """One update of the weights, on all devices of the strategy.
@@ -101,6 +106,21 @@ class Trainer:
             totals.add(terms)
             residual = max(residual, float(tf.reduce_max(largest)))
         return Evaluation(totals.loss, totals.means(), totals.counts, residual)
+
+    def calibrate(self, stream: Stream) -> None:
+        """Sets how much larger errors are at cells that no training has seen.
+
+        Of the factors `INFLATIONS` on the learned deviation of a constraint it is that
+        of the least negative log-likelihood.
+
+        Args:
+            stream: Validation windows, without a seed.
+        """
+        totals = np.zeros((len(INFLATIONS), len(self.objective.names)))
+        for batch in stream.batches():
+            totals += self._inflate(distribution.dealt(batch, self.strategy)).numpy()
+        chosen = INFLATIONS[totals.argmin(axis=0)]
+        self.model.observation_noise.inflation.assign(chosen)
 
     def _everywhere(self, part: Callable) -> Callable:
         """Runs a part of a step on all devices; each of them returns the same."""
@@ -201,6 +221,31 @@ class Trainer:
         seed = self._seed(replicas, EVALUATION)
         terms, largest = self._errors(batch, seed, _share(replicas))
         return replicas.all_reduce("SUM", terms), replicas.all_gather(largest, axis=0)
+
+    def _inflate(self, batch):
+        """Each constraint's negative log-likelihood, by factor (factors, names)."""
+        replicas = tf.distribute.get_replica_context()
+        seed = self._seed(replicas, EVALUATION)
+        return replicas.all_reduce("SUM", self._inflated(batch, seed))
+
+    def _inflated(self, batch, seed):
+        drawn = self._drawn(batch, seed)
+        predictions = self.model(
+            _inputs(batch), outputs=self.objective.names, drawn=drawn
+        )
+        noise = self.model.noise()
+
+        def totals(factor):
+            inflated = {
+                k: n._replace(deviation=n.deviation * factor) for k, n in noise.items()
+            }
+            terms = self.objective.terms(
+                predictions, batch["targets"], batch["month"], inflated
+            )
+            return tf.stack([terms[name].total for name in self.objective.names])
+
+        factors = tf.constant(INFLATIONS, self.model.compute_dtype)
+        return tf.map_fn(totals, factors)
 
     def _errors(self, batch, seed, share: float):
         outputs = (*self.objective.names, RESIDUAL)

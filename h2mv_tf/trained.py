@@ -241,22 +241,26 @@ class Trained:
     def noise(self) -> dict[str, dict[str, object]]:
         """What it has learned of the observations' errors, by constraint.
 
-        `likelihood`; `deviation` in native units, the scale of the distribution;
+        `likelihood`; `deviation` in native units, the scale of the distribution at
+        cells that no training has seen, and `learned`, that at the training cells;
         `persistence`; and `degrees_of_freedom`, where the distribution has them.
         """
         objective = config.parse(str(self.attributes["configuration"])).objective
         moments = self.statistics.constraints
         of_student = objective.likelihood == "student_t"
+        model = self.model()
+        learned = model.noise()
         return {
             name: {
                 "likelihood": objective.likelihood,
                 "deviation": float(noise.deviation) * moments[name].std,
+                "learned": float(learned[name].deviation) * moments[name].std,
                 "persistence": float(noise.persistence) * objective.autocorrelation,
                 "degrees_of_freedom": (
                     objective.degrees_of_freedom if of_student else None
                 ),
             }
-            for name, noise in self.model().noise().items()
+            for name, noise in model.noise(of_others=True).items()
         }
 
     @property

@@ -291,6 +291,8 @@ def _fit(
     _train(config, run, task, trainer, progress, history, callbacks)
 
     model.load_weights(run.best_weights)
+    if model.observed:
+        trainer.calibrate(task.validation)
     test = trainer.evaluate(task.test)
     if test.residual > CLOSED:
         logger.warning("Water balance residual of %.1e mm d-1.", test.residual)

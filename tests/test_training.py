@@ -17,6 +17,7 @@ from h2mv_tf.data import splits
 from h2mv_tf.data.survey import survey
 from h2mv_tf.errors import UserError
 from h2mv_tf.model import H2MV
+from h2mv_tf.noise import PACE
 from h2mv_tf.objective import Constraint, Objective
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.untrained import untrained_model
@@ -319,6 +320,9 @@ def test_with_a_likelihood_priors_are_terms_of_the_history(
     found = {k: float(v.deviation) for k, v in trained.noise().items()}
     assert found.keys() == {"tws", "evapotranspiration", "runoff", "swe", "fapar"}
     assert all(deviation != 1 for deviation in found.values())
+    inflation = trained.observation_noise.inflation.numpy()
+    assert np.all((inflation >= 0.5) & (inflation <= 10))
+    assert np.any(inflation != 1)
 
 
 def test_a_variational_training_goes_on_as_if_it_had_never_stopped(
@@ -332,6 +336,28 @@ def test_a_variational_training_goes_on_as_if_it_had_never_stopped(
     np.testing.assert_allclose(
         halves.load_history()[columns], whole.load_history()[columns], rtol=1e-4
     )
+
+
+def test_noise_is_widened_to_the_errors_at_cells_that_trained_nothing(world):
+    """A model that is told a tenth of its errors is told ten times as much again."""
+    given = settings(world, "objective.likelihood=normal")
+    task = training.prepare(given)
+    model = untrained_model(given, task.inputs.statistics)
+    trainer = steps.Trainer(model, task.objective, jit_compile=False)
+    layer = model.observation_noise
+
+    def widened(by):
+        learned = {
+            k: float(v.deviation) for k, v in model.noise(of_others=True).items()
+        }
+        layer.log_deviation.assign(np.log(np.array(list(learned.values())) / by) / PACE)
+        trainer.calibrate(task.validation)
+        return layer.inflation.numpy()
+
+    for _ in range(3):  # from wherever it begins
+        widened(by=1)
+    np.testing.assert_allclose(widened(by=1), 1, rtol=0.06)
+    np.testing.assert_allclose(widened(by=3), 3, rtol=0.06)
 
 
 def test_devices_that_share_a_batch_count_what_is_global_once(world):

@@ -134,7 +134,9 @@ def observing(
     text = predictions.attrs.get(NOISE, "{}")
     try:
         of_members = {
-            member: Noise(**known[name]) if name in known else None
+            member: Noise(*(known[name][field] for field in Noise._fields))
+            if name in known
+            else None
             for member, known in json.loads(text).items()
         }
     except (ValueError, TypeError, AttributeError) as error:
