@@ -25,7 +25,7 @@ def test_h2mv_yaml_says_the_same_as_the_defaults(configs):
     assert shipped == config.Config()
 
 
-@pytest.mark.parametrize("name", ["h2mv.yaml", "demo.yaml"])
+@pytest.mark.parametrize("name", ["h2mv.yaml", "demo.yaml", "posterior.yaml"])
 def test_a_shipped_configuration_is_valid(configs, name):
     config.load(configs / name)
 
@@ -143,3 +143,82 @@ def test_the_written_configuration_is_plain_yaml():
 def test_a_mistake_in_one_of_two_kinds_names_the_field():
     with pytest.raises(UserError, match=r"distribution\.devices is 0, but "):
         config.load(None, ["distribution.devices=0"])
+
+
+NORMAL = "objective.likelihood=normal"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["objective.likelihood=cauchy"], "objective.likelihood is 'cauchy'"),
+        (["uncertainty.posterior=variational"], "uncertainty.posterior is set, but"),
+        (["priors.snowfall_correction=null"], "priors is set, but"),
+        (
+            [NORMAL, "uncertainty.posterior=variational", "priors.baseflow_fraction="],
+            "priors.baseflow_fraction is null",
+        ),
+        (
+            [NORMAL, "priors.baseflow_fraction={distribution: Beta}"],
+            "priors.baseflow_fraction.concentration1 is missing",
+        ),
+        (
+            [NORMAL, "priors.soil_water_capacity={distribution: Beta}"],
+            "one of: LogNormal, Normal, Gamma",
+        ),
+        (
+            [
+                NORMAL,
+                "priors.soil_water_capacity="
+                "{distribution: Gamma, mean: 0 mm, concentration: 2}",
+            ],
+            "it has to lie above 0",
+        ),
+        (
+            [
+                NORMAL,
+                "priors.snowfall_correction="
+                "{distribution: Normal, mean: 1.2, deviation: 0.1}",
+            ],
+            "above 0 and below 1",
+        ),
+        (
+            [
+                NORMAL,
+                "priors.snowfall_correction="
+                "{distribution: Normal, mean: 0.8, deviation: -1}",
+            ],
+            "deviation is -1",
+        ),
+        (
+            [
+                NORMAL,
+                "priors.baseflow_fraction="
+                "{distribution: LogitNormal, median: 3 m, deviation: 1}",
+            ],
+            "no number in units that convert to d-1",
+        ),
+        ([NORMAL, "uncertainty.warm_up=500"], "is judged after its warm-up"),
+        (["objective.errors=rain"], "objective.errors is"),
+    ],
+)
+def test_a_likelihood_prior_or_posterior_that_cannot_be_is_one_line(overrides, words):
+    with pytest.raises(UserError) as error:
+        config.load(None, overrides)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_prior_keeps_its_units_and_its_absence_when_it_is_written():
+    given = config.load(
+        None,
+        [
+            NORMAL,
+            "priors.snowfall_correction=null",
+            "priors.soil_water_capacity="
+            "{distribution: LogNormal, median: 15 cm m-1, deviation: 1, per: depth}",
+        ],
+    )
+    assert config.parse(given.to_yaml()) == given
+    assert given.priors.snowfall_correction is None
+    assert given.priors.soil_water_capacity.median == "15 cm m-1"

@@ -122,7 +122,7 @@ def _print_results(run: RunFolder) -> None:
     rows.append(("loss", f"{untrained['loss']:.3g}", f"{test['loss']:.3g}", ""))
     console.table(
         f"Test cells: {metrics['measure']}",
-        ("term", "untrained", "trained", metrics["counted"]),
+        ("constraint", "untrained", "trained", metrics["counted"]),
         rows,
     )
     console.console.print(

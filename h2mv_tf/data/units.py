@@ -53,7 +53,8 @@ def quantity(given: float | str, wanted: str) -> float:
         value, found = np.nan, ""
     if not (np.isfinite(value) and converts(found or wanted, wanted)):
         raise ValueError(
-            f"'{given}' is no number in units that convert to {wanted}, as '15 {wanted}'"
+            f"'{given}' is no number in units that convert to {wanted}, as "
+            f"'15 {wanted}'"
         )
     return float(converted(value, found or wanted, wanted))
 
