@@ -33,6 +33,7 @@ from h2mv_tf.variables import (
 
 # Of a run folder, and of a cross-validation.
 FILE, ENSEMBLE = "predictions.zarr", "ensemble.zarr"
+SAMPLES, PRIOR = "samples.zarr", "prior.zarr"  # of a run whose parameters are uncertain
 
 Profile = Literal["native", "cf"]
 

@@ -35,6 +35,8 @@ from h2mv_tf.trained import Trained
 
 logger = logging.getLogger(__name__)
 
+DRAWS = 50  # of a posterior
+DAYS_OF_A_MONTH = 30
 LARGEST = 5e9  # bytes of predictions that are made without being asked for
 SATURATION = 100.0  # mm of SWE
 
@@ -72,7 +74,23 @@ def of_run(run: RunFolder, *, bars: Bars = silent) -> None:
         path = predicted(run, bars=bars)
         if not scores_of(path).exists():
             evaluated(path, bars=bars)
+    if model.settings.get("variational") and DRAWS * size / DAYS_OF_A_MONTH <= LARGEST:
+        _judged(run, bars)
     illustrated(run.path, bars=bars)
+
+
+def _judged(run: RunFolder, bars: Bars) -> None:
+    """Samples of a run's posterior and prior, and how right they are."""
+    sampling = inference.Sampling(DRAWS, keep=True)
+    prior, samples = (
+        predicted(run, file=file, sampling=of, monthly=True, bars=bars)
+        for file, of in (
+            (predictions.PRIOR, sampling._replace(prior=True)),
+            (predictions.SAMPLES, sampling),
+        )
+    )
+    if not scores_of(samples).exists():
+        evaluated(samples, prior=prior, untrained=False, bars=bars)
 
 
 def of_cross_validation(folder: Path, *, bars: Bars = silent) -> None:
@@ -98,18 +116,21 @@ def of_cross_validation(folder: Path, *, bars: Bars = silent) -> None:
     illustrated(folder, bars=bars)
 
 
-def predicted(run: RunFolder, *, bars: Bars = silent, **options) -> Path:
+def predicted(
+    run: RunFolder, *, file: str = predictions.FILE, bars: Bars = silent, **options
+) -> Path:
     """The predictions of a run for the store that it was trained on.
 
     Args:
         run: Its run folder.
+        file: Their name in it.
         bars: Shows progress.
         **options: As of `inference.predict`.
 
     Returns:
         Where they are.
     """
-    path = run.path / predictions.FILE
+    path = run.path / file
     if path.exists():
         return path
     model = Trained.of(run)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import xarray as xr
 
-from h2mv_tf import cross_validation, inference, plots, predictions, results
+from h2mv_tf import cross_validation, plots, predictions, results
 from h2mv_tf.config import Config, changed
 from h2mv_tf.data.store import Store
 from h2mv_tf.errors import UserError
@@ -27,14 +27,13 @@ from h2mv_tf.figures.folder import PROBABILISTIC
 from h2mv_tf.inference import Sampling
 from h2mv_tf.plots import style
 from h2mv_tf.plots.twin import ALL, WIDTH, WITHOUT
+from h2mv_tf.predictions import PRIOR, SAMPLES
 from h2mv_tf.results import Bars, silent
 from h2mv_tf.run_folder import RunFolder, write_whole
-from h2mv_tf.trained import Trained
 from h2mv_tf.variables import CONSTRAINTS, find, names
 
 logger = logging.getLogger(__name__)
 
-SAMPLES, PRIOR = "samples.zarr", "prior.zarr"  # of a run
 RESULT, TABLE, FIGURES = "twin.nc", "twin.csv", "figures"
 METRICS = ("nse", "r", "crps", "coverage_90", WIDTH)
 EFFICIENCIES = ("nse", "r")  # of the mean of the samples
@@ -192,10 +191,12 @@ def run(
         logger.info("Experiment %d of %d: %s", n, len(plan), name)
         one = run_of(folder, name)
         cross_validation.train(of_experiment, one, callbacks=callbacks)
+        sampling = Sampling(samples, keep=True)
+        common = {"variables": SAMPLED, "monthly": True, "bars": bars}
         if name == ALL:
-            _sampled(one, prior, Sampling(samples, keep=True, prior=True), bars)
-        path = one.path / SAMPLES
-        _sampled(one, path, Sampling(samples, keep=True), bars)
+            of_prior = sampling._replace(prior=True)
+            results.predicted(one, file=PRIOR, sampling=of_prior, **common)
+        path = results.predicted(one, file=SAMPLES, sampling=sampling, **common)
         if not results.scores_of(path).exists():
             results.evaluated(path, prior=prior, untrained=False, bars=bars)
     found = gathered(folder)
@@ -292,25 +293,6 @@ def illustrated(
         for name, figure in figures.items()
         for suffix in FORMATS
     ]
-
-
-def _sampled(run: RunFolder, path: Path, sampling: Sampling, bars: Bars) -> None:
-    """Makes the samples of a run, unless they are there."""
-    if path.exists():
-        return
-    model = Trained.of(run)
-    with bars("simulating the prior" if sampling.prior else "simulating") as progress:
-        outcome = inference.predict(
-            model,
-            model.open_store(),
-            path,
-            variables=SAMPLED,
-            sampling=sampling,
-            monthly=True,
-            progress=progress,
-        )
-    run.note_predictions(path, outcome._asdict())
-    outcome.tell(path)
 
 
 def _refuse_other_count(path: Path, samples: int) -> None:

@@ -149,8 +149,9 @@ def command(
     needs no observations, and may be of another period or place. An
     interrupted call is continued by the same one.
     """
-    file = "samples.zarr" if samples or realizations or prior else "predictions.zarr"
-    named, to = to is not None, to or run / file
+    named = to is not None
+    file = "prior.zarr" if prior else "samples.zarr" if samples else "predictions.zarr"
+    to = to or run / file
     with console.command(interrupted=f"Interrupted. The same call goes on with {to}."):
         from h2mv_tf import startup
         from h2mv_tf.data.writing import ALONE
