@@ -21,6 +21,7 @@ from h2mv_tf import variables
 from h2mv_tf.data.units import quantity
 from h2mv_tf.errors import UserError
 
+LONGEST_WARM_UP = 50  # epochs, where none is given
 UNKNOWN = Path("unknown")  # data.store of weights that were imported without one
 
 
@@ -248,8 +249,8 @@ class Uncertainty(Section):
     # Of the correlations between them: 0 has none, mean field.
     rank: Annotated[int, Field(ge=0, le=100)] = 0
     # Epochs until constraints count by their observations instead of all alike, and
-    # the priors in full.
-    warm_up: Annotated[int, Field(ge=0)] = 50
+    # the priors in full; null: half of all epochs, 50 at most.
+    warm_up: Annotated[int, Field(ge=0)] | None = None
 
 
 class Training(Section):
@@ -326,9 +327,9 @@ class Config(Section):
                     "student_t"
                 )
             return self
-        if self.uncertainty.warm_up >= self.training.epochs:
+        if self.warm_up >= self.training.epochs:
             raise ValueError(
-                f"uncertainty.warm_up is {self.uncertainty.warm_up}, but "
+                f"uncertainty.warm_up is {self.warm_up}, but "
                 f"training.epochs is {self.training.epochs}: a likelihood is judged "
                 "after its warm-up. Shorten it, or train for longer"
             )
@@ -340,6 +341,15 @@ class Config(Section):
                         f"{self.uncertainty.posterior}: a posterior needs a prior"
                     )
         return self
+
+    @property
+    def warm_up(self) -> int:
+        """Epochs of a likelihood's warm-up; none without a likelihood."""
+        if self.objective.likelihood == "mse":
+            return 0
+        given = self.uncertainty.warm_up
+        half = min(LONGEST_WARM_UP, self.training.epochs // 2)
+        return half if given is None else given
 
     def to_yaml(self) -> str:
         """The configuration as `load` reads it."""
@@ -467,8 +477,9 @@ def _set(settings: dict[str, Any], override: str) -> None:
 def _first(error: pydantic.ValidationError) -> str:
     """The first mistake, in one line."""
     mistake = error.errors()[0]
-    # Of a union, pydantic names the member: a class, or what is no key at all.
-    location = [str(part) for part in mistake["loc"] if not str(part)[0].isupper()]
+    # Of priors, pydantic names the distribution, too.
+    tags = {prior.__name__ for prior in (LogNormal, Normal, Gamma, Beta, LogitNormal)}
+    location = [str(part) for part in mistake["loc"] if str(part) not in tags]
     key = ".".join(location)
     if mistake["type"] == "extra_forbidden":
         return f"unknown key '{key}'{_nearest_key(location)}"

@@ -27,6 +27,7 @@ class Scaled(NamedTuple):
     prior: config.Section
     centre: float  # median or mean; 0 where the distribution has neither
     deviation: float  # of a normal prior
+    bounds: tuple[float, float]  # that a normal prior is cut off at
     column: int | None = None  # of the static inputs
 
     def distribution(self, static, dtype: str) -> tfd.Distribution:
@@ -48,7 +49,9 @@ class Scaled(NamedTuple):
             case "LogNormal":
                 return tfd.LogNormal(tf.math.log(centre), number(prior.deviation))
             case "Normal":
-                return tfd.Normal(centre, number(self.deviation))
+                low, high = (number(bound) for bound in self.bounds)
+                width = number(self.deviation)
+                return tfd.TruncatedNormal(centre, width, low, high)
             case "Gamma":
                 shape = number(prior.concentration)
                 return tfd.Gamma(shape, shape / centre)
@@ -108,8 +111,10 @@ def _scaled(name: str, prior: config.Section, store: Store) -> Scaled:
     deviation = 0.0
     if isinstance(prior, config.Normal):
         deviation = quantity(prior.deviation, units)
+    low, high = VARIABLES[name].bounds
+    bounds = (low, np.inf if high is None else high)
     if per is None:
-        return Scaled(prior, quantity(given, units), deviation)
+        return Scaled(prior, quantity(given, units), deviation, bounds)
     if per not in store.static_names:
         raise UserError(
             f"{field}.per is '{per}', which is no static input of store "
@@ -126,6 +131,9 @@ def _scaled(name: str, prior: config.Section, store: Store) -> Scaled:
     of_static = store.static_units.get(per, "1")
     wanted = units if of_static == "1" else f"{units} / ({of_static})"
     try:
-        return Scaled(prior, quantity(given, wanted), deviation, column)
+        centre = quantity(given, wanted)
     except ValueError as error:
         raise UserError(f"{field}.median: {error}, per {per}.") from error
+    if not centre > 0:
+        raise UserError(f"{field}.median is {given}, and it has to lie above 0.")
+    return Scaled(prior, centre, deviation, bounds, column)

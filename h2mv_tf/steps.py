@@ -119,7 +119,9 @@ class Trainer:
         totals = np.zeros((len(INFLATIONS), len(self.objective.names)))
         for batch in stream.batches():
             totals += self._inflate(distribution.dealt(batch, self.strategy)).numpy()
-        chosen = INFLATIONS[totals.argmin(axis=0)]
+        # Where validation cells have no observation, all factors do alike.
+        observed = np.ptp(totals, axis=0) > 0
+        chosen = np.where(observed, INFLATIONS[totals.argmin(axis=0)], 1.0)
         self.model.observation_noise.inflation.assign(chosen)
 
     def _everywhere(self, part: Callable) -> Callable:

@@ -296,7 +296,8 @@ def _fit(
     test = trainer.evaluate(task.test)
     if test.residual > CLOSED:
         logger.warning("Water balance residual of %.1e mm d-1.", test.residual)
-    warm = [row for row in history if row["epoch"] > _warming(config)]
+    # One that was ended in its warm-up has no other epochs.
+    warm = [row for row in history if row["epoch"] > config.warm_up] or history
     best = min(warm, key=lambda row: row["val_loss"])
     metrics = run.load_json(run.metrics_file) | {
         "measure": task.objective.measure,
@@ -352,7 +353,7 @@ def _train(
         patience=settings.patience,
         mode="min",
         restore_best_weights=False,
-        start_from_epoch=_warming(config),
+        start_from_epoch=config.warm_up,
     )
     listeners = keras.callbacks.CallbackList(
         [
@@ -417,6 +418,7 @@ def _epoch(
         **_logs(totals),
         "val_loss": validation.loss,
         **{f"val_{name}": value for name, value in validation.terms.items()},
+        **({"warmth": warmth} if trainer.model.observed else {}),
         "learning_rate": float(trainer.optimizer.learning_rate.numpy()),
         "cell_days_per_second": task.train.cell_days(epoch) / seconds,
         "waiting_for_data": waiting / seconds,
@@ -425,12 +427,7 @@ def _epoch(
 
 def _warmth(config: Config, epoch: int) -> float:
     """How much the weights of a likelihood count: first the simulation comes near."""
-    return min((epoch + 1) / (_warming(config) + 1), 1.0)
-
-
-def _warming(config: Config) -> int:
-    """Epochs in which that changes, of which none is the best."""
-    return config.uncertainty.warm_up if config.objective.likelihood != "mse" else 0
+    return min((epoch + 1) / (config.warm_up + 1), 1.0)
 
 
 def _logs(totals: Totals) -> dict[str, float]:

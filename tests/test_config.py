@@ -199,6 +199,8 @@ NORMAL = "objective.likelihood=normal"
             "no number in units that convert to d-1",
         ),
         ([NORMAL, "uncertainty.warm_up=500"], "is judged after its warm-up"),
+        (["Training.epochs=5"], "unknown key 'Training'"),
+        ([NORMAL, "priors.soil_water_capacity.Median=5"], "priors.soil_water_capacity"),
         (["objective.errors=rain"], "objective.errors is"),
     ],
 )

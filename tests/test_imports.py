@@ -656,6 +656,7 @@ ALLOWED = {
     "report.training": {
         "run_folder",
         "plots.style",
+        "plots.training",
         "report.figures",
         "report.files",
         "report.parts",

@@ -140,6 +140,26 @@ def test_samples_of_the_prior_are_wider_than_those_of_a_posterior(
     assert width > 3 * kept.baseflow_fraction.std()
 
 
+def test_draws_of_the_prior_know_nothing_of_each_other(predict, variational):
+    prior = predict(variational, 60, keep=True, prior=True)
+    cell = prior.soil_water_capacity.stack(cell=("lat", "lon")).dropna("cell")
+    drawn = np.stack(
+        [
+            np.log(cell.isel(cell=0)),
+            np.log(cell.isel(cell=1)),
+            np.log(prior.baseflow_fraction / (1 - prior.baseflow_fraction)),
+        ]
+    )
+    apart = np.corrcoef(drawn)[np.triu_indices(3, 1)]
+    assert np.all(abs(apart) < 0.5)
+
+
+def test_a_prior_that_was_left_out_is_told(predict, member):
+    given = member("objective.likelihood=normal", "priors.baseflow_fraction=null")
+    with pytest.raises(UserError, match="has no prior of baseflow_fraction"):
+        predict(given, 4, prior=True)
+
+
 def test_an_ensemble_gives_a_sample_of_each_model(predict, member):
     members = [member(seed=seed) for seed in (1, 2, 3)]
     found = predict(members, 3, keep=True)

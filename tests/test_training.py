@@ -330,9 +330,9 @@ def test_a_variational_training_goes_on_as_if_it_had_never_stopped(
 ):
     whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
     training.fit(settings(world, *VARIATIONAL), whole)
-    training.fit(settings(world, *VARIATIONAL, "training.epochs=1"), halves)
+    training.fit(settings(world, *VARIATIONAL, "training.epochs=2"), halves)
     training.fit(halves.resumed_config(["training.epochs=3"]), halves, resume=True)
-    columns = ["loss", "val_loss", "kl_weights", "swe"]
+    columns = ["loss", "val_loss", "kl_weights", "swe", "warmth"]
     np.testing.assert_allclose(
         halves.load_history()[columns], whole.load_history()[columns], rtol=1e-4
     )

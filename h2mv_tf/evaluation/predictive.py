@@ -139,7 +139,7 @@ def observing(
             else None
             for member, known in json.loads(text).items()
         }
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(
             f"The attribute '{NOISE}' of the predictions cannot be read: {error}. "
             "Make them anew with `python -m h2mv_tf predict`."

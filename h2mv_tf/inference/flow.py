@@ -210,7 +210,7 @@ def predict(
             targets = [each.arrays for each in writers]
             if cluster:
                 done = hands.on_cluster(
-                    cluster, trained, job, store, targets, groups, samples
+                    cluster, trained, job, store, targets, groups, samples, call
                 )
             else:
                 works = [

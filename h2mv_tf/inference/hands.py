@@ -70,6 +70,7 @@ def on_cluster(
     targets: Sequence[Arrays],
     groups: Sequence[Sequence[Block]],
     samples: Samples | None = None,
+    call: str = "",
 ) -> Iterator[Sequence[Block]]:
     """Has the workers of a dask cluster do it; gives the groups as they are written.
 
@@ -81,6 +82,7 @@ def on_cluster(
         targets: Where to write the predictions and, maybe, the state.
         groups: Blocks that are simulated together.
         samples: What is simulated, where it is more than one model.
+        call: Tells this call from others.
     """
     import distributed
 
@@ -105,6 +107,7 @@ def on_cluster(
                 *place,
                 paths,
                 group,
+                call,
                 pure=False,
             ): group
             for group in groups
@@ -122,11 +125,12 @@ def _of_cluster(
     period: tuple[str, str],
     targets: tuple[Path, ...],
     blocks: Sequence[Block],
+    call: str,
 ) -> None:
     """Works on some blocks in a process of a dask worker."""
     trained, samples = model
     with _ONE_AT_A_TIME:
-        key = (trained.digest, job, path, period, targets)
+        key = (call, trained.digest, job, path, period, targets)
         if key not in _WORK:
             _WORK.clear()
             store = Store.open(path, dict(groups)).during(*period)

@@ -171,23 +171,26 @@ class _Draws:
 
     def _from_priors(self, generator, normal) -> Drawn:
         model, priors = self.model, self.priors
-        numbers = tuple(int(n) for n in generator.integers(0, 2**31, 2))
+
+        def seed() -> tuple[int, ...]:  # another one for each parameter
+            return tuple(int(n) for n in generator.integers(0, 2**31, 2))
+
         own = self._own()
         logits = {}
         for name in names("constant"):
-            value = priors.constant(name).sample(seed=numbers)
+            value = priors.constant(name).sample(seed=seed())
             logit = tf.math.log(value) - tf.math.log1p(-value)
             logits[name] = tf.cast(logit, model.compute_dtype)[None]
-        if model.last_layer:
+        if model.variational and model.last_layer:
             own = own._replace(
                 **{
                     name: priors.weight_deviation * normal(*getattr(own, name).shape)
                     for name in ("coefficient_kernel", "coefficient_bias")
                 }
             )
-        uniform = priors.capacity(self.static)
-        shape = () if uniform.batch_shape.rank else len(self.static)
-        capacity = uniform.sample(shape, seed=numbers)
+        of_cells = priors.capacity(self.static)
+        shape = () if of_cells.batch_shape.rank else len(self.static)
+        capacity = of_cells.sample(shape, seed=seed())
         capacity = tf.cast(capacity, model.compute_dtype)[:, None]
         return Drawn(capacity, own._replace(**logits))
 
@@ -202,6 +205,12 @@ def _priors(trained: Trained, store: Store):
             f"'{trained.name}' has no priors: it was trained with "
             "objective.likelihood: mse."
         )
+    for name, prior in settings.priors:
+        if prior is None:
+            raise UserError(
+                f"'{trained.name}' has no prior of {name}: it was trained with "
+                f"priors.{name}: null."
+            )
     return Priors(settings, store)
 
 

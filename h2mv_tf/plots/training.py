@@ -12,8 +12,20 @@ from matplotlib.figure import Figure
 from h2mv_tf.plots import looks, maps, style
 
 TRAINING, VALIDATION, TEST = style.BLUE, style.RED, style.YELLOW
-TOTAL = "loss (sum of terms)"
+TOTAL = "loss (sum of the constraints)"
 MANY_DECADES = 200  # span of an axis beyond which 2 and 5 have no room
+
+
+def best_row(history: pd.DataFrame) -> int:
+    """Which row is of the least validation loss; none of a likelihood's warm-up is.
+
+    Args:
+        history: As for `loss_curves`.
+    """
+    losses = history["val_loss"]
+    if "warmth" in history and (history["warmth"] == 1).any():
+        losses = losses[history["warmth"] == 1]
+    return int(losses.idxmin())
 
 
 @style.journal
@@ -24,7 +36,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
         history: A row for each epoch, as history.csv has it.
     """
     figure, axes = _panels(_terms(history))
-    best = history["epoch"][history["val_loss"].idxmin()]
+    best = history["epoch"][best_row(history)]
     for name, axis in axes.items():
         for column, color, words in (
             (name, TRAINING, "training"),
@@ -52,7 +64,7 @@ def fold_losses(histories: Mapping[str, pd.DataFrame]) -> Figure:
         for (fold, history), color in zip(histories.items(), colors, strict=True):
             values = history[f"val_{name}"]
             axis.plot(history["epoch"], values, color=color, label=fold)
-            best = history["val_loss"].idxmin()
+            best = best_row(history)
             axis.plot(history["epoch"][best], values[best], ".", color=color, ms=4)
             _logarithmic(axis, values)
     handles, words = figure.axes[0].get_legend_handles_labels()
@@ -109,7 +121,9 @@ def _terms(history: pd.DataFrame) -> list[str]:
 
 def _logarithmic(axis: Axes, values: pd.DataFrame | pd.Series) -> None:
     """Numbers as one reads them, also where the axis spans less than a decade."""
-    if not (values.to_numpy() > 0).any():  # of a term that is nowhere observed
+    numbers = values.to_numpy()
+    # A likelihood falls below 0, and a term that is nowhere observed is 0.
+    if (numbers < 0).any() or not (numbers > 0).any():
         return
     axis.set_yscale("log")
     low, high = axis.get_ylim()

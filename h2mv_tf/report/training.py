@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from h2mv_tf.plots import style
+from h2mv_tf.plots.training import best_row
 from h2mv_tf.report import figures, files
 from h2mv_tf.report.parts import DAILY, NOTHING, Section, Table, number
 from h2mv_tf.run_folder import RunFolder
@@ -21,7 +22,7 @@ def objective(run: RunFolder, metrics: Mapping) -> Section:
     text = ""
     if run.history_file.is_file():
         history = run.load_history()
-        best = history.loc[history["val_loss"].idxmin()]
+        best = history.loc[best_row(history)]
         columns["training"] = best
         columns["validation"] = {
             name.removeprefix("val_"): value
@@ -43,8 +44,8 @@ def objective(run: RunFolder, metrics: Mapping) -> Section:
         for name, column in columns.items()
     }
     if "test" in metrics:
-        counts = metrics["test"]["counts"]
-        texts[f"test {metrics['counted']}"] = {
+        counts = metrics["test"].get("counts", {})
+        texts[f"test {metrics.get('counted', 'windows')}"] = {
             term: f"{counts.get(term, '')}" for term in terms
         }
     # The sum comes below what it is of.
