@@ -73,7 +73,7 @@ def combine(
     }
     attributes = {k: v for k, v in first.attrs.items() if k not in OF_ONE_MODEL}
     attributes |= {
-        "title": f"{first.attrs['title']}: mean of {len(datasets)} folds",
+        "title": f"{first.attrs['title']}: mean of {len(datasets)} members",
         "history": "\n".join(dataset.attrs["history"] for dataset in datasets.values()),
         "members": json.dumps(plan["members"]),
         predictions.MARK: "native",

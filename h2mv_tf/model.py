@@ -16,7 +16,7 @@ LEAK = 0.01  # slope of LeakyReLU in the published model; Keras' default is 0.3
 CAPACITY_OFFSET = 100.0  # starts the soil water capacity near 100 mm
 LEAST_CAPACITY = 1.0  # mm
 GENERATOR = (
-    "philox"  # of random numbers: the same on every device, with XLA and without
+    "philox"  # of random integers: the same on every device, with XLA and without
 )
 NORMALS = 100  # from here on seeds are of draws; below, of layers that drop units
 LARGE = 80.0  # from here on softplus(x) is x, in double precision too

@@ -251,7 +251,7 @@ def template(
     profile: Profile = "native",
     monthly: bool = False,
     quantiles: Sequence[float] = (),
-    members: str = "folds",
+    members: str = "members",
     realizations: Sequence[str] = (),
 ) -> xr.Dataset:
     """Predictions without their values, which take no memory.

@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # it imports tensorflow-probability, which takes a second
 RESIDUAL = "water_balance_residual"
 # Factors between the errors at training cells and at others, in steps of 5 %.
 INFLATIONS = np.geomspace(0.5, 10, 62)
-EVALUATION = -1  # in place of a step, for the seed of what is drawn in an evaluation
 
 
 class Evaluation(NamedTuple):
@@ -100,9 +99,9 @@ class Trainer:
             stream: Without a seed, so that every window comes.
         """
         totals, residual = Totals(self.objective.names), 0.0
-        for batch in stream.batches():
+        for number, batch in enumerate(stream.batches()):
             batch = distribution.dealt(batch, self.strategy)
-            terms, largest = self._compare(batch)
+            terms, largest = self._compare(batch, _evaluated(number))
             totals.add(terms)
             residual = max(residual, float(tf.reduce_max(largest)))
         return Evaluation(totals.loss, totals.means(), totals.counts, residual)
@@ -117,8 +116,9 @@ class Trainer:
             stream: Validation windows, without a seed.
         """
         totals = np.zeros((len(INFLATIONS), len(self.objective.names)))
-        for batch in stream.batches():
-            totals += self._inflate(distribution.dealt(batch, self.strategy)).numpy()
+        for number, batch in enumerate(stream.batches()):
+            batch = distribution.dealt(batch, self.strategy)
+            totals += self._inflate(batch, _evaluated(number)).numpy()
         # Where validation cells have no observation, all factors do alike.
         observed = np.ptp(totals, axis=0) > 0
         chosen = np.where(observed, INFLATIONS[totals.argmin(axis=0)], 1.0)
@@ -218,16 +218,16 @@ class Trainer:
             )
         return terms
 
-    def _compare(self, batch):
+    def _compare(self, batch, step):
         replicas = tf.distribute.get_replica_context()
-        seed = self._seed(replicas, EVALUATION)
+        seed = self._seed(replicas, step)
         terms, largest = self._errors(batch, seed, _share(replicas))
         return replicas.all_reduce("SUM", terms), replicas.all_gather(largest, axis=0)
 
-    def _inflate(self, batch):
+    def _inflate(self, batch, step):
         """Each constraint's negative log-likelihood, by factor (factors, names)."""
         replicas = tf.distribute.get_replica_context()
-        seed = self._seed(replicas, EVALUATION)
+        seed = self._seed(replicas, step)
         return replicas.all_reduce("SUM", self._inflated(batch, seed))
 
     def _inflated(self, batch, seed):
@@ -285,6 +285,15 @@ class Totals:
         """The sum of the constraints' means."""
         means = self.means()
         return sum(means[name] for name in self.names)
+
+
+def _evaluated(number: int):
+    """In place of a step, for the seed of what is drawn for a batch that is evaluated.
+
+    Args:
+        number: Of the batch.
+    """
+    return tf.constant(-1 - number, "int64")
 
 
 def _share(replicas: tf.distribute.ReplicaContext) -> float:

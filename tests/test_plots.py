@@ -70,7 +70,7 @@ def texts(figure):
 def test_each_term_has_its_panel_with_training_and_validation():
     figure = plots.loss_curves(history("tws", "swe"))
     assert [axis.get_title() for axis in figure.axes] == [
-        "loss (sum of terms)",
+        "loss (sum of the constraints)",
         "tws",
         "swe",
     ]

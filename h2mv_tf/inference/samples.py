@@ -128,7 +128,8 @@ def draw(
     _refuse_different(members)
     static = store.static()
     member = np.arange(count) % len(members)
-    capacity = np.empty((count, len(static)), "float32")
+    dtype = members[0].weights[0].dtype
+    capacity = np.empty((count, len(static)), dtype)
     heads: list[Head] = [None] * count
     for n, trained in enumerate(members):
         model = trained.model()
