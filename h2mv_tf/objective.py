@@ -10,7 +10,6 @@ import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import tensorflow as tf
@@ -158,7 +157,7 @@ class Objective:
         predictions: Mapping[str, tf.Tensor],
         targets: Mapping[str, tf.Tensor],
         month,
-        noise: Mapping[str, Noise] = MappingProxyType({}),
+        noise: Mapping[str, Noise] | None = None,
     ) -> dict[str, Term]:
         """The term of each constraint.
 
@@ -175,7 +174,7 @@ class Objective:
             name = constraint.name
             pairs = self.pairs(constraint, predictions[name], targets, month)
             terms[name] = Term(
-                total=self.total(constraint, pairs, noise.get(name)),
+                total=self.total(constraint, pairs, (noise or {}).get(name)),
                 count=self.count(pairs),
             )
         return terms
