@@ -16,10 +16,11 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from h2mv_tf.noise import PACE
+
 # Behind softplus at the start: 0.13 and 0.018.
 FIRST_CAPACITY_DEVIATION, FIRST_DEVIATION = -2.0, -4.0
 FIRST_FACTOR = 0.001
-PACE = 5.0  # as of the noise: how much faster deviations go than weights
 
 
 class Normals(NamedTuple):

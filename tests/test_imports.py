@@ -18,7 +18,7 @@ ALLOWED = {
     "cell": {"variables", "physics"},
     "time_loop": {"cell"},
     "noise": set(),
-    "posterior": set(),
+    "posterior": {"noise"},
     "model": {"variables", "cell", "noise", "posterior", "time_loop"},
     "objective": {"variables", "noise"},
     "likelihood": {"variables", "noise", "objective"},
