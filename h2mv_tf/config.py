@@ -314,10 +314,11 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _with_a_likelihood(self):
-        """Priors and posteriors are densities, which a sum of squares is not."""
+        """Errors, priors and posteriors are of densities, not of a sum of squares."""
         if self.objective.likelihood == "mse":
             given = {
                 "priors": self.priors != Priors(),
+                "objective.errors": bool(self.objective.errors),
                 "uncertainty.posterior": self.uncertainty.posterior != "none",
             }
             for field in (name for name, wanted in given.items() if wanted):

@@ -175,7 +175,7 @@ def needs(config: Config, inputs: Inputs) -> Needs:
     batch = min(config.training.batch_size, max(count["train"], 1))
     steps = -(-count["train"] // batch)
     days = windows.days + (windows.days if windows.full else windows.spin_up)
-    one = series.cell_bytes(inputs.survey.store, inputs.survey.constraints)
+    one = series.cell_bytes(inputs.survey.store, tuple(inputs.survey.record.daily))
     held = len(inputs.survey.static) * one
     if isinstance(inputs.source, series.Tiles):
         held = min(held, 2 * inputs.source.room * one)

@@ -106,15 +106,29 @@ class Likelihood(Objective):
             pairs: Of `pairs`.
             noise: Its errors.
         """
-        zero, one = (tf.constant(x, pairs.target.dtype) for x in (0, 1))
-        error = self._error(zero, one)
-        deviation = noise.deviation
-        if pairs.errors is not None:
-            known = pairs.errors / constraint.std
-            deviation = tf.sqrt(tf.square(deviation) + tf.square(known))
-        below, above = self._censored(constraint, pairs)
-        exact = pairs.observed & ~below & ~above
-        z = (pairs.target - pairs.prediction) / constraint.std / deviation
+        total = -tf.reduce_sum(self.log_densities(constraint, pairs, noise))
+        if self.autocorrelation:
+            z, _ = _standardised(constraint, pairs, noise)
+            exact, _, _ = self._censored(constraint, pairs)
+            innovation, width = _innovations(
+                tf.stop_gradient(z), exact, noise.persistence
+            )
+            joint = self._of(z).log_prob(innovation) - tf.math.log(width)
+            joint = tf.reduce_sum(tf.where(exact, joint, tf.zeros_like(joint)))
+            total -= joint - tf.stop_gradient(joint)  # its gradient alone
+        return total
+
+    def log_densities(self, constraint: Constraint, pairs: Pairs, noise: Noise):
+        """Of each observation by itself (cells, steps) [nats]; 0 where there is none.
+
+        Args:
+            constraint: What is compared.
+            pairs: Of `pairs`.
+            noise: Its errors.
+        """
+        z, deviation = _standardised(constraint, pairs, noise)
+        error, zero = self._of(z), tf.zeros_like(z)
+        exact, below, above = self._censored(constraint, pairs)
         density = error.log_prob(z) - tf.math.log(deviation)
         density = tf.where(exact, density, zero)
         if constraint.name in BOUNDED:
@@ -126,15 +140,7 @@ class Likelihood(Objective):
             # A symmetric error lies above a bound as often as below its negative.
             at_bound = tf.where(above, -bound, zero)
             density += tf.where(above, error.log_cdf(at_bound), zero)
-        total = -tf.reduce_sum(density)
-        if self.autocorrelation:
-            innovation, width = _innovations(
-                tf.stop_gradient(z), exact, noise.persistence
-            )
-            joint = error.log_prob(innovation) - tf.math.log(width)
-            joint = tf.reduce_sum(tf.where(exact, joint, zero))
-            total -= joint - tf.stop_gradient(joint)  # its gradient alone
-        return total
+        return density
 
     def shares(self, noise: Mapping[str, Noise]) -> dict[str, tf.Tensor]:
         """The share of each constraint's observations that is independent.
@@ -155,15 +161,29 @@ class Likelihood(Objective):
         """
         return tf.reduce_sum(tf.cast(pairs.observed, pairs.target.dtype))
 
+    def _of(self, z) -> tfd.Distribution:
+        """The distribution of standardised errors."""
+        zero, one = (tf.constant(x, z.dtype) for x in (0, 1))
+        return self._error(zero, one)
+
     def _censored(self, constraint: Constraint, pairs: Pairs):
-        """Which observations lie at the lower bound, and beyond the saturation."""
+        """Which observations are exact, at the lower bound, beyond the saturation."""
         nowhere = tf.zeros_like(pairs.observed)
         below = above = nowhere
         if constraint.name in BOUNDED:
             below = pairs.observed & (pairs.target <= 0)
         if constraint.name in SATURATING:
             above = pairs.observed & (pairs.target > self.saturation)
-        return below, above
+        return pairs.observed & ~below & ~above, below, above
+
+
+def _standardised(constraint: Constraint, pairs: Pairs, noise: Noise):
+    """Errors over their deviation (cells, steps), and the standardised deviation."""
+    deviation = noise.deviation
+    if pairs.errors is not None:
+        known = pairs.errors / constraint.std
+        deviation = tf.sqrt(tf.square(deviation) + tf.square(known))
+    return (pairs.target - pairs.prediction) / constraint.std / deviation, deviation
 
 
 def _innovations(z, there, persistence):

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROFILED = (3, 5)  # steps in a profile: the first ones compile
-DAYS_OF_A_MONTH = 365.25 / 12
 EPSILON = 1e-8  # of AdamW, as in the published optimizer; Keras' default is 1e-7
 
 
@@ -205,10 +204,9 @@ def _objective(config: Config, inputs: Inputs) -> tuple[Objective, "Penalties | 
 
 def _observations(constraint: Constraint, inputs: Inputs) -> int:
     """How many observations of a constraint the training cells have."""
-    count = inputs.survey.series[constraint.name].count[inputs.split.train].sum()
-    if constraint.daily and not constraint.compared_daily:  # months of them
-        count = count / DAYS_OF_A_MONTH
-    return max(round(float(count)), 1)
+    found = inputs.survey.series[constraint.name]
+    counts = found.count if constraint.compared_daily else found.months
+    return max(int(counts[inputs.split.train].sum()), 1)
 
 
 def _held(model: H2MV) -> list[keras.Variable]:

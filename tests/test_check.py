@@ -305,6 +305,15 @@ def test_gaps_do_not_bias_the_statistics(stored):
     assert moments.std == pytest.approx(np.nanstd(values, dtype="f8"), rel=1e-9)
 
 
+def test_months_with_an_observation_are_counted_however_few_days_they_have(stored):
+    fields = observed_world()
+    days = fields["swe"].time.dt.day.isin([3, 11, 19])
+    fields["swe"] = fields["swe"].where(days)
+    found = survey(stored(fields)).series
+    assert (found["swe"].count == 3 * found["swe"].months).all()
+    assert (found["swe"].months == len(MONTHS)).all()
+
+
 def test_another_cells_data_changes_no_statistic(stored, tmp_path):
     fields = observed_world()
     one = survey(stored(fields)).statistics(np.array([0, 1, 2]))

@@ -151,6 +151,7 @@ NORMAL = "objective.likelihood=normal"
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (["objective.errors=tws"], "objective.errors is set, but"),
         (["objective.likelihood=cauchy"], "objective.likelihood is 'cauchy'"),
         (["uncertainty.posterior=variational"], "uncertainty.posterior is set, but"),
         (["priors.snowfall_correction=null"], "priors is set, but"),

@@ -316,6 +316,7 @@ ALLOWED = {
         "posterior",
         "priors",
         "trained",
+        "data.splits",
         "data.store",
     },
     "inference.simulator": {

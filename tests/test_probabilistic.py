@@ -317,6 +317,13 @@ def test_storage_is_centred_on_the_observed_months_after_noise_was_added(generat
     np.testing.assert_array_equal(seen[[0, 2]], [-1, 1])
 
 
+def test_a_single_month_of_storage_has_no_anomaly_to_judge(generator):
+    _, seen = observing("tws").predictive(
+        np.zeros((REALIZATIONS, 2)), np.array([np.nan, 7.0]), np.arange(2), generator
+    )
+    assert np.isnan(seen).all()
+
+
 def test_deep_snow_is_as_deep_as_any(store):
     deep = by_day(samples())
     deep["swe"] = deep.swe * 0 + 400

@@ -1,18 +1,22 @@
 """Samples: of a posterior, of a prior, of an ensemble, and of both."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.testing import assert_allclose, assert_array_equal
 from small import small_settings
 
 from h2mv_tf import inference, predictions
 from h2mv_tf.commands import options
+from h2mv_tf.commands.predict import command
+from h2mv_tf.data import splits
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import survey
 from h2mv_tf.errors import UserError
-from h2mv_tf.inference import Sampling
+from h2mv_tf.inference import Sampling, flow
 from h2mv_tf.trained import Trained
 from h2mv_tf.variables import BALANCE
 
@@ -169,7 +173,7 @@ def test_an_ensemble_gives_a_sample_of_each_model(predict, member):
     for n, one in enumerate(members):
         constant = one.constants["baseflow_fraction"]
         assert float(found.baseflow_fraction[n]) == pytest.approx(constant, rel=1e-5)
-    alone = predict([members[1], members[1]], 2, keep=True)
+    alone = predict([members[1], members[2]], 2, keep=True)
     assert_allclose(found.runoff[1], alone.runoff[0], rtol=1e-4, atol=1e-5)
 
 
@@ -202,6 +206,46 @@ def test_fewer_samples_than_members_and_members_of_two_kinds_are_refused(
         predict([member(seed=s) for s in (1, 2, 3)], 2)
     with pytest.raises(UserError, match="differ in lstm_units: 5 and 4"):
         predict([member(seed=1), member("model.lstm_units=4", seed=2)], 2)
+
+
+def test_members_that_cannot_be_told_apart_or_were_judged_elsewhere_are_refused(
+    predict, member, store
+):
+    with pytest.raises(UserError, match="2 models have one name, out of: seed-1"):
+        predict([member(seed=1), member(seed=1)], 2)
+    one, other = (
+        dataclasses.replace(
+            member(seed=seed),
+            roles=splits.roles(store.land, block_size=2, seed=seed).rename("role"),
+        )
+        for seed in (1, 2)
+    )
+    with pytest.raises(UserError, match="differ in their test cells"):
+        predict([one, other], 2)
+
+
+def test_a_block_is_as_small_as_memory_asks_for():
+    assert flow.tile_sides(365, ("lat", "lon")) == {"lat": 16, "lon": 16}
+    assert flow.tile_sides(365, ("lat", "lon"), 20.0) == {"lat": 4, "lon": 4}
+    assert flow.tile_sides(365, ("cell",), 0.2) == {"cell": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--seed", "1"], "are of samples"),
+        (["--quantiles", "0.5"], "are of samples"),
+        (["--realizations"], "are of samples"),
+        (
+            ["--samples", "9", "--realizations", "--quantiles", "0.5"],
+            "not both: all quantiles follow",
+        ),
+    ],
+)
+def test_options_that_would_say_nothing_are_refused(run, given, words):
+    result = CliRunner().invoke(command, [str(run.path), *given])
+    assert result.exit_code
+    assert words in " ".join(result.output.split())
 
 
 def test_a_prior_without_a_likelihood_is_refused(predict, member):

@@ -360,6 +360,24 @@ def test_noise_is_widened_to_the_errors_at_cells_that_trained_nothing(world):
     np.testing.assert_allclose(widened(by=3), 3, rtol=0.06)
 
 
+def test_what_the_posterior_tells_already_is_not_widened_again(world, monkeypatch):
+    """Errors of one draw hold the posterior's width; those of all draws do not."""
+    given = settings(world, *VARIATIONAL)
+    task = training.prepare(given)
+    model = untrained_model(given, task.inputs.statistics)
+    wide = np.full(model.posterior.size, np.log(np.expm1(0.5)) / PACE)
+    model.posterior.raw_deviation.assign(wide)
+    layer, found = model.observation_noise, {}
+    layer.log_deviation.assign(np.full(5, np.log(0.2)) / PACE)
+    for draws in (1, 8):
+        monkeypatch.setattr(steps, "DRAWS", draws)
+        trainer = steps.Trainer(model, task.objective, jit_compile=False)
+        trainer.calibrate(task.validation)
+        found[draws] = layer.inflation.numpy()
+    assert np.all(found[8] <= found[1] * 1.06)
+    assert np.any(found[8] < found[1])
+
+
 def test_devices_that_share_a_batch_count_what_is_global_once(world):
     """The penalties of two devices are those of one."""
     found = {}

@@ -48,8 +48,8 @@ from h2mv_tf.errors import UserError
 )
 @click.option(
     "--quantiles",
-    default="0.05,0.25,0.5,0.75,0.95",
-    show_default=True,
+    show_default="0.05,0.25,0.5,0.75,0.95",
+    metavar="LEVELS",
     help="Of the samples, beside their mean and standard deviation.",
 )
 @click.option(
@@ -65,8 +65,7 @@ from h2mv_tf.errors import UserError
 @click.option(
     "--seed",
     type=click.IntRange(0),
-    default=0,
-    show_default=True,
+    show_default="0",
     help="Of the draws.",
 )
 @click.option(
@@ -129,10 +128,10 @@ def command(
     end: str | None,
     variables: str | None,
     samples: int | None,
-    quantiles: str,
+    quantiles: str | None,
     realizations: bool,
     prior: bool,
-    seed: int,
+    seed: int | None,
     profile: str,
     file_format: str | None,
     monthly: bool,
@@ -163,6 +162,11 @@ def command(
             raise UserError(
                 "Give --shard or --dask, not both: dask deals out the work."
             )
+        if realizations and quantiles is not None:
+            raise UserError(
+                "Give --quantiles or --realizations, not both: all quantiles follow "
+                "from the samples themselves."
+            )
         startup.import_tensorflow()
         from h2mv_tf import inference
         from h2mv_tf.run_folder import RunFolder
@@ -178,15 +182,20 @@ def command(
             )
         members = [trained] if isinstance(trained, Trained) else trained
         sampling = None
-        if samples or realizations or prior or len(members) > 1:
-            if samples is None and len(members) == 1:
-                raise UserError("Tell how many samples in --samples, as --samples 50.")
+        if samples or len(members) > 1:
+            given = {"seed": seed}
+            if quantiles is not None:
+                given["quantiles"] = options.quantiles(quantiles)
             sampling = inference.Sampling(
                 samples or len(members),
-                quantiles=options.quantiles(quantiles),
                 keep=realizations,
                 prior=prior,
-                seed=seed,
+                **{k: v for k, v in given.items() if v is not None},
+            )
+        elif realizations or prior or quantiles is not None or seed is not None:
+            raise UserError(
+                "--realizations, --prior, --quantiles and --seed are of samples. Tell "
+                "how many in --samples, as --samples 50."
             )
         store = members[0].open_store(data).during(begin, end)
         with console.progress("simulating") as progress:

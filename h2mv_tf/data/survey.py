@@ -61,6 +61,7 @@ class Summary(NamedTuple):
     """A variable at each cell; every field is (cells,)."""
 
     count: np.ndarray  # values that are there
+    months: np.ndarray  # with a value, of what was told where months begin; else count
     mean: np.ndarray  # native units, 0 where there is none
     squares: np.ndarray  # sum of squared deviations from the cell's mean
     low: np.ndarray  # least value, NaN where there is none
@@ -73,10 +74,21 @@ class Summary(NamedTuple):
     outsider: np.ndarray  # the value there, NaN where there is none
 
     @classmethod
-    def of(cls, values: np.ndarray, bounds: tuple) -> "Summary":
-        """The summary of series (cells, steps), NaN where there is no value."""
+    def of(
+        cls, values: np.ndarray, bounds: tuple, starts: np.ndarray | None = None
+    ) -> "Summary":
+        """The summary of series (cells, steps), NaN where there is no value.
+
+        Args:
+            values: The series.
+            bounds: Of the registry.
+            starts: First step of each month, to count months.
+        """
         there = ~np.isnan(values)
         count = there.sum(axis=1)
+        months = count
+        if starts is not None:
+            months = np.logical_or.reduceat(there, starts, axis=1).sum(axis=1)
         gaps = count < values.shape[1]
         # Most series have no gaps, and lie within the bounds: nothing to look for.
         filled = np.where(there, values, 0) if gaps.any() else values
@@ -96,6 +108,7 @@ class Summary(NamedTuple):
             outsider[cell] = values[cell, steps[0]]
         return cls(
             count=count,
+            months=months,
             mean=mean,
             squares=np.einsum("cs,cs->c", deviations, deviations),
             low=low,
@@ -222,6 +235,7 @@ def survey(
     names = store.constraints if constraints is None else tuple(constraints)
     daily = {name: store.calendar(name).daily for name in names}
     observations = (*names, *(ERRORS[name] for name in errors))
+    starts = np.flatnonzero(np.diff(store.time.month, prepend=0))
     parts, cells = [], []
     reading = read(store, observations, store.blocks)
     for number, (block, values) in enumerate(reading, start=1):
@@ -237,7 +251,9 @@ def survey(
         summaries = {
             name: Summary.of_errors(series, values[CONSTRAINT_OF[name]])
             if name in CONSTRAINT_OF
-            else Summary.of(series, VARIABLES[name].bounds)
+            else Summary.of(
+                series, VARIABLES[name].bounds, starts if daily.get(name) else None
+            )
             for name, series in values.items()
         }
         parts.append((summaries, seen))

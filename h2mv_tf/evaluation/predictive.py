@@ -96,6 +96,8 @@ class Observing(NamedTuple):
         if self.name in ANOMALIES and there.any():
             samples = samples - samples[:, there].mean(axis=1, keepdims=True)
             observed = observed - observed[there].mean()
+            if there.sum() == 1:  # 0 whatever was observed
+                observed = np.full_like(observed, np.nan)
         low, high = VARIABLES[self.name].bounds
         if self.name in SATURATING and self.saturation is not None:
             high = self.saturation

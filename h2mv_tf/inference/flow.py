@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from h2mv_tf.ensemble import OF_ONE_MODEL
 from h2mv_tf.errors import UserError
 from h2mv_tf.inference import hands
 from h2mv_tf.inference.job import (
+    COPIES,
     MOST_CELLS,
     Job,
     asked_for,
@@ -114,10 +116,14 @@ def predict(
         sampling = Sampling(len(members))
     asked = asked_for(variables)
     time = _steps(store, monthly)
-    tile = tile_sides(len(time), store.land.dims)
+    workers = ["cluster"] if cluster else distribution.own_devices(devices)
+    most = math.inf
+    if sampling is not None and sampling.keep:  # all of a block are held
+        of_cell = sampling.count * len(time) * len(asked) * np.dtype("f4").itemsize
+        most = memory / len(workers) / COPIES / of_cell
+    tile = tile_sides(len(time), store.land.dims, most)
     blocks = store.cut(tile)
     mine = blocks[shard.index - 1 :: shard.count]
-    workers = ["cluster"] if cluster else distribution.own_devices(devices)
     samples, sampled = None, {}
     if sampling is not None:
         if initial_state is not None or save_state is not None:
@@ -377,14 +383,19 @@ def declare_state(writer: Writer, trained: Trained, store: Store) -> None:
     writer.declare("", template)
 
 
-def tile_sides(steps: int, dims: Sequence[str]) -> dict[str, int]:
+def tile_sides(
+    steps: int, dims: Sequence[str], most: float = math.inf
+) -> dict[str, int]:
     """Cells of a chunk along each dimension of space: powers of two, to fill groups.
 
     Args:
         steps: Of a series.
         dims: Dimensions of space.
+        most: Cells that it has room for.
     """
     sides = tile_of(steps, dims)
+    fitting = max(most, 1) ** (1 / len(dims))
+    sides = {dim: int(min(side, fitting)) for dim, side in sides.items()}
     return {dim: 1 << (side.bit_length() - 1) for dim, side in sides.items()}
 
 

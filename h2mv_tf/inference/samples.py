@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from h2mv_tf import config
 from h2mv_tf.cell import Head
+from h2mv_tf.data.splits import TEST
 from h2mv_tf.data.store import Store
 from h2mv_tf.errors import UserError
 from h2mv_tf.model import H2MV, Drawn
@@ -107,7 +108,8 @@ def draw(
 
     Raises:
         UserError: There are more samples than members, and a member is a point; or
-            fewer. Members differ in the sizes of their networks.
+            fewer. Members differ in the sizes of their networks or in their test cells,
+            or two have one name.
     """
     count, prior = sampling.count, sampling.prior
     points = [m for m in members if not m.settings.get("variational")]
@@ -125,7 +127,7 @@ def draw(
             f"Asked for {count} samples of {len(members)} models. Expected one of each "
             "or more."
         )
-    _refuse_different(members)
+    _refuse_different(members, store)
     static = store.static()
     member = np.arange(count) % len(members)
     dtype = members[0].weights[0].dtype
@@ -215,12 +217,26 @@ def _priors(trained: Trained, store: Store):
     return Priors(settings, store)
 
 
-def _refuse_different(members: Sequence[Trained]) -> None:
-    first = members[0].architecture
-    for other in members[1:]:
+def _refuse_different(members: Sequence[Trained], store: Store) -> None:
+    first, *others = members
+    known = {member.name for member in members}
+    if len(known) < len(members):
+        raise UserError(
+            f"Two of the {len(members)} models have one name, out of: "
+            f"{', '.join(sorted(known))}. Rename the folder of one, or leave it out."
+        )
+    tested = first.role_of(store) == TEST
+    for other in others:
         for name, size in other.architecture.items():
-            if first[name] != size:
+            if first.architecture[name] != size:
                 raise UserError(
-                    f"'{members[0].name}' and '{other.name}' differ in {name}: "
-                    f"{first[name]} and {size}. Samples are of models of one kind."
+                    f"'{first.name}' and '{other.name}' differ in {name}: "
+                    f"{first.architecture[name]} and {size}. Samples are of models of "
+                    "one kind."
                 )
+        if not ((other.role_of(store) == TEST) == tested).all():
+            raise UserError(
+                f"'{first.name}' and '{other.name}' differ in their test cells: one "
+                "has seen what the other is judged by. Samples are of models of one "
+                "split.seed and split.block_size."
+            )

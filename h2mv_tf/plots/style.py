@@ -40,7 +40,12 @@ PARTS = {
     "snowfall": SKY,
 }
 # Names that are not written like words.
-ACRONYMS = {"swe": "SWE", "tws": "TWS", "fapar": "fAPAR"}
+ACRONYMS = {
+    "swe": "SWE",
+    "tws": "TWS",
+    "tws_anomaly": "TWS anomaly",
+    "fapar": "fAPAR",
+}
 
 PARAMETERS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
