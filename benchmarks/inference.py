@@ -1,9 +1,11 @@
-"""How fast predictions are made, and what writing them costs.
+"""How fast predictions are made, and what writing them and sampling cost.
 
 python benchmarks/inference.py                 # 2,000 cells x 10 years
 python benchmarks/inference.py --cells 500     # memory does not depend on them
+python benchmarks/inference.py --cells 10      # samples that share a device
 """
 
+import dataclasses
 import json
 import resource
 import shutil
@@ -25,18 +27,27 @@ from h2mv_tf import console, startup  # noqa: E402
 startup.import_tensorflow()
 
 from h2mv_tf import distribution  # noqa: E402
-from h2mv_tf.config import Config  # noqa: E402
+from h2mv_tf.config import Config, load  # noqa: E402
 from h2mv_tf.data.store import Store  # noqa: E402
 from h2mv_tf.data.survey import survey  # noqa: E402
 from h2mv_tf.data.writing import write_store, writing  # noqa: E402
 from h2mv_tf.inference import flow, hands  # noqa: E402
-from h2mv_tf.inference.job import MOST_CELLS, Job, asked_for, grouped  # noqa: E402
+from h2mv_tf.inference.job import (  # noqa: E402
+    MOST_CELLS,
+    Job,
+    asked_for,
+    cells_at_once,
+    draws_at_once,
+    grouped,
+)
+from h2mv_tf.inference.samples import Sampling, draw  # noqa: E402
 from h2mv_tf.inference.simulator import Simulator  # noqa: E402
 from h2mv_tf.inference.work import Work  # noqa: E402
 from h2mv_tf.trained import Trained  # noqa: E402
 from h2mv_tf.variables import FORCING, VARIABLES  # noqa: E402
 
 STATIC = 30
+POSTERIOR = {"objective.likelihood": "normal", "uncertainty.posterior": "variational"}
 
 
 class Nowhere:
@@ -54,9 +65,10 @@ NOWHERE = Nowhere()
 @click.option("--cells", default=2000, show_default=True, help="Land cells.")
 @click.option("--years", default=10, show_default=True, help="Length of the record.")
 @click.option("--repeats", default=3, show_default=True)
+@click.option("--samples", default=20, show_default=True, help="Of a posterior.")
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
-def main(cells: int, years: int, repeats: int, as_json: bool) -> None:
-    """Times the same blocks with and without writing, in turn."""
+def main(cells: int, years: int, repeats: int, samples: int, as_json: bool) -> None:
+    """Times the same blocks with and without writing, and samples of them, in turn."""
     devices = distribution.own_devices()
     with tempfile.TemporaryDirectory(prefix="h2mv_tf-") as name:
         folder = Path(name)
@@ -71,21 +83,26 @@ def main(cells: int, years: int, repeats: int, as_json: bool) -> None:
             for device in devices
         ]
         groups = grouped(store.cut(flow.tile_sides(len(store.time), ["cell"])), size)
-        list(hands.on_devices(works, groups[: len(works)]))  # compiles
-        seconds = {"simulated": [], "written, too": []}
+        sampling = _sampling(store, statistics, job, samples, devices)
+        for each in (works, sampling):
+            list(hands.on_devices(each, groups[: len(each)]))  # compiles
+        seconds = {"simulated": [], "written, too": [], "a sample": []}
         for n in range(repeats):
             seconds["simulated"].append(_seconds(works, groups, NOWHERE))
+            seconds["a sample"].append(_seconds(sampling, groups, NOWHERE) / samples)
             plan = {"tile": flow.tile_sides(len(store.time), ["cell"])}
             with writing(folder / f"{n}.zarr", **plan) as writer:
-                flow.declare(writer, trained, store, store.time, job)
+                flow.declare(writer, trained, store, store.time, job, None)
                 seconds["written, too"].append(_seconds(works, groups, writer.arrays))
             written = sum(f.stat().st_size for f in (folder / f"{n}.zarr").rglob("*"))
             shutil.rmtree(folder / f"{n}.zarr")
-    simulated, both = (float(np.median(times)) for times in seconds.values())
+    medians = {what: float(np.median(times)) for what, times in seconds.items()}
+    simulated, both, sample = medians.values()
     found = {
         "simulated_kcd_s": round(cells * len(store.time) / simulated / 1e3, 1),
         "written_kcd_s": round(cells * len(store.time) / both / 1e3, 1),
         "share_of_writing": round(1 - simulated / both, 3),
+        "cost_of_a_sample": round(sample / simulated, 3),
         "written_mb": round(written / 1e6),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
     }
@@ -95,12 +112,14 @@ def main(cells: int, years: int, repeats: int, as_json: bool) -> None:
         ("", "1000 cell-days/s", "s"),
         [
             (what, f"{cells * len(store.time) / median / 1e3:.0f}", f"{median:.1f}")
-            for what, median in zip(seconds, (simulated, both), strict=True)
+            for what, median in medians.items()
         ],
     )
     console.console.print(
         f"Writing takes {found['share_of_writing']:.0%} of the time, "
-        f"{found['written_mb']:,} MB. Peak of the process: {found['peak_mb']:,} MB."
+        f"{found['written_mb']:,} MB. A sample, with its share of the statistics, "
+        f"takes {found['cost_of_a_sample']:.2f} of a simulation. Peak of the process: "
+        f"{found['peak_mb']:,} MB."
     )
     if as_json:
         print(json.dumps(found))  # noqa: T201
@@ -112,6 +131,32 @@ def _seconds(works, groups, arrays) -> float:
     begin = time.perf_counter()
     list(hands.on_devices(works, groups))
     return time.perf_counter() - begin
+
+
+def _sampling(store, statistics, job: Job, count: int, devices) -> list[Work]:
+    """What simulates and summarises samples of a posterior."""
+    settings = load(None, [f"{k}={v}" for k, v in POSTERIOR.items()])
+    trained = Trained.untrained(settings, statistics)
+    drawn = draw([trained], store, Sampling(count))
+    cells = cells_at_once(store, store.cut({"cell": 1}), flow.MEMORY, count)
+    job = dataclasses.replace(
+        job,
+        cells=cells,
+        draws=draws_at_once(cells, count),
+        quantiles=Sampling(count).quantiles,
+    )
+    static = store.static()
+    return [
+        Work(
+            Simulator.of(trained, job, device),
+            job,
+            store,
+            static,
+            NOWHERE,
+            samples=drawn,
+        )
+        for device in devices
+    ]
 
 
 def _store(path: Path, cells: int, years: int) -> Store:

@@ -30,10 +30,10 @@ from h2mv_tf.errors import UserError
 from h2mv_tf.inference import hands
 from h2mv_tf.inference.job import (
     COPIES,
-    MOST_CELLS,
     Job,
     asked_for,
     cells_at_once,
+    draws_at_once,
     grouped,
 )
 from h2mv_tf.inference.outcome import Outcome, beyond, static_beyond
@@ -135,8 +135,8 @@ def predict(
         sampled = {"quantiles": sampling.quantiles, "realizations": sampling.keep}
     count = 1 if samples is None else len(samples)
     cells = cells_at_once(store, mine, memory / len(workers), count)
-    if samples is not None:  # of a few cells many samples, so that a device is full
-        sampled["draws"] = min(max(MOST_CELLS // cells, 1), samples.most_of_a_member)
+    if samples is not None:
+        sampled["draws"] = draws_at_once(cells, samples.most_of_a_member)
     job = Job(
         names=asked,
         profile=profile,

@@ -1,5 +1,6 @@
 """What is simulated, and how many cells at a time."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,21 @@ def cells_at_once(
     numbers = len(store.time) * (len(SERIES) + len(FORCING)) * samples
     fitting = int(memory / (COPIES * numbers * np.dtype("float32").itemsize))
     there = sum(len(block.cells) for block in blocks)
+    if fitting < min(MOST_CELLS, there):  # a power of two, as the sides of a block are
+        fitting = 1 << (max(fitting, 1).bit_length() - 1)
     return max(min(MOST_CELLS, fitting, there), 1)
+
+
+def draws_at_once(cells: int, samples: int) -> int:
+    """Samples that a device simulates together, so that few cells fill it, too.
+
+    Args:
+        cells: That it simulates together.
+        samples: Of a member, at most; batches of them are of one size as nearly as
+            can be, as one that is not full takes as long.
+    """
+    batches = math.ceil(samples / max(MOST_CELLS // cells, 1))
+    return math.ceil(samples / batches)
 
 
 def grouped(blocks: Sequence[Block], cells: int) -> list[list[Block]]:
