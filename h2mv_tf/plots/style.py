@@ -40,6 +40,16 @@ PARTS = {
     "snowfall": SKY,
 }
 # Names that are not written like words.
+# Colour and marker of lines that share a panel.
+LINES = (
+    (BLUE, "o"),
+    (ORANGE, "s"),
+    (GREEN, "^"),
+    (PINK, "D"),
+    (SKY, "v"),
+    (RED, "P"),
+    (BLACK, "X"),
+)
 ACRONYMS = {
     "swe": "SWE",
     "tws": "TWS",

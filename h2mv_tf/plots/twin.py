@@ -20,15 +20,6 @@ from h2mv_tf.plots.uncertainty import color_bars
 ALL, WITHOUT = "all", "without "
 WIDTH = "relative_width"  # the metric of posterior widths
 REACH = 0.5  # beyond which it does not matter how much worse
-# Colour and marker of the experiments without a constraint.
-EXPERIMENTS = (
-    (style.BLUE, "o"),
-    (style.ORANGE, "s"),
-    (style.GREEN, "^"),
-    (style.PINK, "D"),
-    (style.SKY, "v"),
-    (style.RED, "P"),
-)
 METRICS = {**SCORES, "coverage_90": "Coverage of 90 %", "crps": "CRPS"}
 MAPPED = ("soil_water_capacity", "groundwater")
 DODGE = 0.14  # of a row, between marks that would hide each other
@@ -115,7 +106,7 @@ def widths(twin: xr.Dataset) -> Figure:
     place = np.arange(len(names))
     reduced = experiments[1:]
     for number, (experiment, (color, marker)) in enumerate(
-        zip(reduced, EXPERIMENTS, strict=False)
+        zip(reduced, style.LINES, strict=False)
     ):
         axis.plot(
             ratios.sel(experiment=experiment),

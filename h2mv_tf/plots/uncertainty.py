@@ -38,16 +38,6 @@ MAPPED_LEVEL = 0.9  # of the intervals whose coverage is mapped
 BAND = 0.95  # of what a calibrated forecast's sampling gives
 # Colour and marker of each interval.
 LEVELS = {0.5: (style.ORANGE, "s"), 0.9: (style.BLUE, "o")}
-# Of lines that share a panel.
-LINES = (
-    (style.BLUE, "o"),
-    (style.ORANGE, "s"),
-    (style.GREEN, "^"),
-    (style.PINK, "D"),
-    (style.SKY, "v"),
-    (style.RED, "P"),
-    (style.BLACK, "X"),
-)
 # Of what is never observed, what has a panel, a line, or a map of its own.
 HIDDEN = (
     "soil_water_capacity",
@@ -99,7 +89,7 @@ def reliability(scores: xr.Dataset) -> Figure:
         axis = axes[0, number]
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, zorder=0)
         names = _featured(known, source)
-        for name, (color, marker) in zip(names, LINES, strict=False):
+        for name, (color, marker) in zip(names, style.LINES, strict=False):
             axis.plot(
                 known.nominal,
                 known.sel({source.dim: name}),
@@ -341,7 +331,7 @@ def _featured(known: xr.DataArray, source: _Source) -> list[str]:
     names = [str(name) for name in known[source.dim].values]
     if source is TRUTH:
         names = [name for name in HIDDEN if name in names] or names
-    return names[: len(LINES)]
+    return names[: len(style.LINES)]
 
 
 def _panels(scores: xr.Dataset, of: str) -> list[tuple[_Source, str]]:
