@@ -517,6 +517,13 @@ ALLOWED = {
         "predictions",
         "evaluation.blocks",
     },
+    "evaluation.probabilistic_assembly": {
+        "variables",
+        "predictions",
+        "evaluation.blocks",
+        "evaluation.calibration",
+        "evaluation.cutting",
+    },
     "evaluation.probabilistic": {
         "variables",
         "errors",
@@ -528,6 +535,7 @@ ALLOWED = {
         "evaluation.cutting",
         "evaluation.matching",
         "evaluation.predictive",
+        "evaluation.probabilistic_assembly",
         "evaluation.scales",
         "evaluation.tasks",
     },

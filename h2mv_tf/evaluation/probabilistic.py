@@ -21,32 +21,27 @@ from h2mv_tf import predictions as predicted
 from h2mv_tf.data.splits import SEA, TEST
 from h2mv_tf.data.store import Store
 from h2mv_tf.errors import UserError
-from h2mv_tf.evaluation import calibration, matching, scales, tasks
-from h2mv_tf.evaluation.blocks import TRUE, Sources
+from h2mv_tf.evaluation import (
+    calibration,
+    matching,
+    probabilistic_assembly,
+    scales,
+    tasks,
+)
+from h2mv_tf.evaluation.blocks import Sources
 from h2mv_tf.evaluation.calibration import Tally
 from h2mv_tf.evaluation.cutting import Block, cut
 from h2mv_tf.evaluation.predictive import Observing, observing
+from h2mv_tf.evaluation.probabilistic_assembly import TRUTH, VARIABLE, Part
 from h2mv_tf.predictions import MEMBER, REALIZATION, SAMPLES_OF
-from h2mv_tf.variables import CONSTRAINTS, ERRORS, VARIABLES, names
+from h2mv_tf.variables import ERRORS, VARIABLES, names
 
 # Realizations. Of fewer a value beyond all of them may count as within the 90 %
 # interval, as the outermost of N + 1 ranks reaches into it.
 FEWEST = 19
 SEED = 20_250_527  # of noise and of what breaks ties, with variable and cell
-QUANTILES = (0.05, 0.95)  # of constants
 HELD = 20_000_000  # values of a variable that a block holds, in single precision
 TOGETHER = 2_000_000  # values that are worked on at a time, in double precision
-VARIABLE, TRUTH = "variable", "truth_variable"
-PREFIXES = {VARIABLE: "", TRUTH: "truth_"}
-
-
-class Part(NamedTuple):
-    """What a block contributes."""
-
-    tallies: dict[tuple[str, str], Tally]  # by VARIABLE or TRUTH, and name
-    covered: dict[str, np.ndarray]  # (level, cell), share of months, of the truth
-    widths: dict[str, np.ndarray]  # (cell,)
-    prior_widths: dict[str, np.ndarray]
 
 
 def evaluate(
@@ -86,7 +81,7 @@ def evaluate(
         means = predicted.summarised(samples)
         sources = matching.match(means, store, None, saturation).sources
         work, notes = _work(samples, prior, store, sources)
-        constants = _constants(samples, sources.constants)
+        constants = probabilistic_assembly.constants(samples, sources.constants)
     size = samples.sizes[REALIZATION] * samples.sizes["time"]
     cells = cells or max(HELD // size, 1)
     blocks = cut(store.land, matching.tiles(sources), cells=cells)
@@ -96,8 +91,10 @@ def evaluate(
     )
     result = xr.merge(
         [
-            _calibration(parts),
-            _maps(store.land, blocks, parts, prior=prior is not None),
+            probabilistic_assembly.calibrated(parts),
+            probabilistic_assembly.maps(
+                store.land, blocks, parts, prior=prior is not None
+            ),
             constants,
         ],
         compat="no_conflicts",
@@ -425,102 +422,3 @@ def _numbers(time: xr.DataArray) -> np.ndarray:
 def _width(means: np.ndarray) -> np.ndarray:
     """The mean over months of the deviation over realizations (cell,)."""
     return means.std(axis=0, ddof=1, dtype="float64").mean(axis=-1)
-
-
-def _calibration(parts: Sequence[Part]) -> xr.Dataset:
-    """Scores of observations and of the truth."""
-    found = []
-    for dim, prefix in PREFIXES.items():
-        known = [name for of, name in parts[0].tallies if of == dim]
-        if dim == VARIABLE:
-            known.sort(key=CONSTRAINTS.index)
-        tallies = [
-            functools.reduce(Tally.plus, (part.tallies[dim, name] for part in parts))
-            for name in known
-        ]
-        if known:
-            scores = calibration.scores(tallies, known, dim)
-            scores = _described(scores, dim)
-            found.append(scores.rename({n: prefix + n for n in scores.data_vars}))
-    return xr.merge(found, compat="no_conflicts", join="outer")
-
-
-def _maps(
-    land: xr.DataArray, blocks: Sequence[Block], parts: Sequence[Part], *, prior: bool
-) -> xr.Dataset:
-    """Shares of covered months, and widths, on the store's cells."""
-
-    def on_space(of: str, dim: str, dims: tuple[str, ...] = ()) -> xr.DataArray:
-        known = list(getattr(parts[0], of))
-        shape = np.shape(getattr(parts[0], of)[known[0]])[:-1]
-        full = np.full((len(known), *shape, land.size), np.nan)
-        number = np.flatnonzero(land.values)
-        for block, part in zip(blocks, parts, strict=True):
-            values = np.stack([getattr(part, of)[name] for name in known])
-            full[..., number[block.cells]] = values
-        full = full.reshape(len(known), *shape, *land.shape)
-        return xr.DataArray(full, {dim: known, **land.coords}, (dim, *dims, *land.dims))
-
-    found = xr.Dataset()
-    if parts[0].covered:
-        shares = on_space("covered", TRUTH, ("level",))
-        found["truth_coverage_map"] = shares.assign_coords(
-            level=list(calibration.LEVELS)
-        ).assign_attrs(long_name="share of months within the interval", units="1")
-    width = on_space("widths", "width_variable")
-    found["posterior_width"] = width.assign_attrs(
-        long_name="mean over months of the standard deviation over realizations"
-    )
-    if prior and parts[0].prior_widths:
-        of_prior = on_space("prior_widths", "width_variable").reindex_like(width)
-        found["prior_width"] = of_prior.assign_attrs(long_name="the same of the prior")
-        found["relative_width"] = (width / of_prior.where(of_prior > 0)).assign_attrs(
-            long_name="posterior width relative to prior width", units="1"
-        )
-    units = [VARIABLES[str(name)].units for name in found.width_variable.values]
-    return found.assign_coords(width_units=("width_variable", units))
-
-
-def _constants(
-    samples: xr.Dataset, known: Mapping[str, Mapping[str, float]]
-) -> xr.Dataset:
-    """What the samples say of the global constants, and the truth where it is known."""
-    found = [n for n in known if n in samples and REALIZATION in samples[n].dims]
-    if not found:
-        return xr.Dataset()
-    values = xr.concat([samples[n].astype("float64").load() for n in found], "name")
-    values = values.values  # (name, realization)
-    dataset = xr.Dataset(
-        {
-            "constant_mean": ("constant_name", values.mean(axis=1)),
-            "constant_quantile": (
-                ("constant_name", "quantile"),
-                np.quantile(values, QUANTILES, axis=1).T,
-            ),
-        },
-        {"constant_name": found, "quantile": list(QUANTILES)},
-    )
-    truth = [known[name].get(TRUE, np.nan) for name in found]
-    if np.isfinite(truth).any():
-        dataset["constant_truth"] = "constant_name", truth
-    return dataset
-
-
-def _described(scores: xr.Dataset, dim: str) -> xr.Dataset:
-    """Scores with what they are in words."""
-    words = {
-        "count": "number of pairs",
-        "crps": "continuous ranked probability score, in units of the variable",
-        "crps_deterministic": "mean absolute error of the mean of the samples",
-        "coverage": "share of values within the central interval",
-        "sharpness": "mean width of the central interval, in units of the variable",
-        "pit": "share of the probability integral transform in each bin",
-        "reliability": "share of values at or below the nominal quantile",
-        "spread": "root mean square deviation of the samples, by groups of spread",
-        "error": "root mean square error of the mean of the samples, by groups",
-        "spread_skill": "root mean square spread over root mean square error",
-    }
-    for name, text in words.items():
-        scores[name].attrs["long_name"] = text
-    units = [VARIABLES[str(name)].units for name in scores[dim].values]
-    return scores.assign_coords({f"{dim}_units": (dim, units)})
