@@ -183,15 +183,12 @@ def command(
         members = [trained] if isinstance(trained, Trained) else trained
         sampling = None
         if samples or len(members) > 1:
-            given = {"seed": seed}
-            if quantiles is not None:
-                given["quantiles"] = options.quantiles(quantiles)
             sampling = inference.Sampling(
-                samples or len(members),
-                keep=realizations,
-                prior=prior,
-                **{k: v for k, v in given.items() if v is not None},
+                samples or len(members), keep=realizations, prior=prior, seed=seed or 0
             )
+            if quantiles is not None:
+                levels = options.quantiles(quantiles)
+                sampling = sampling._replace(quantiles=levels)
         elif realizations or prior or quantiles is not None or seed is not None:
             raise UserError(
                 "--realizations, --prior, --quantiles and --seed are of samples. Tell "
