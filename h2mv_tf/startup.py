@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 ENVIRONMENT = {
     # Errors only: a user sees our words.
@@ -11,6 +12,10 @@ ENVIRONMENT = {
     # and each step of a training would fetch and clear the same pages anew.
     "TF_CPU_ALLOCATOR_USE_BFC": "1",
 }
+
+# What Linux tells: the memory maps of this process, and how many one may have.
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = Path("/proc/sys/vm/max_map_count")
 
 
 def import_tensorflow() -> None:
@@ -37,3 +42,22 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def crowded() -> bool:
+    """Whether this process has compiled so much that another one should go on.
+
+    Programs of XLA stay until a process ends, each in some thousand memory maps, of
+    which Linux gives a process 65 thousand: the twentieth training would end it.
+    """
+    if not (MAPS.exists() and MOST_MAPS.exists()):
+        return False
+    with MAPS.open("rb") as maps:
+        return 2 * sum(1 for _ in maps) > int(MOST_MAPS.read_text())
+
+
+def start_again() -> None:
+    """Makes the same call anew, in place of this process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

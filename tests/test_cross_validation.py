@@ -1,12 +1,21 @@
 """A cross-validation of a few sites, from nothing to the ensemble and back."""
 
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
 from scripts import assert_one_line, loaded
 
-from h2mv_tf import config, cross_validation, predictions, results, training
+from h2mv_tf import (
+    config,
+    cross_validation,
+    predictions,
+    results,
+    startup,
+    training,
+)
 from h2mv_tf.__main__ import main as h2mv_tf
 from h2mv_tf.data.store import OBSERVED, Store
 from h2mv_tf.data.writing import write_store
@@ -47,6 +56,8 @@ def cross_validate(sites, tmp_path, monkeypatch):
     """Runs trainers/cross_validate.py; gives status and output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(training, "export", lambda model, path: None)  # takes long
+    # What this process has compiled is of other tests.
+    monkeypatch.setattr(startup, "MAPS", tmp_path / "none")
 
     def run(*arguments):
         call = ["--data", str(sites), "--run-dir", "cv", *SMALL, *map(str, arguments)]
@@ -145,6 +156,32 @@ def test_what_cannot_be_done_is_told_before_anything_is_trained(
 def test_there_have_to_be_folds_to_compare(tmp_path):
     result = CliRunner().invoke(h2mv_tf, ["equifinality", str(tmp_path)])
     assert_one_line(result, "no predictions of folds", "cross_validate.py")
+
+
+def test_what_a_process_compiles_is_left_behind_before_it_is_too_much(
+    cross_validate, monkeypatch, tmp_path
+):
+    """After a training, and never before one: it would not come to an end."""
+    calls = []
+
+    def execute(program, arguments):
+        calls.append(arguments)
+        raise SystemExit(0)
+
+    maps, most = tmp_path / "maps", tmp_path / "most"
+    maps.write_text("00400000-00452000 r-xp\n" * 7)
+    most.write_text("13\n")
+    monkeypatch.setattr(startup, "MAPS", maps)
+    monkeypatch.setattr(startup, "MOST_MAPS", most)
+    monkeypatch.setattr(startup.os, "execv", execute)
+    options = ("--no-results", "--variables", "swe", "--fold", 1, "--seeds", 2)
+    cross_validate(*options)
+    assert calls == [[sys.executable, *sys.orig_argv[1:]]]
+    assert (tmp_path / "cv" / "fold-01" / "model.keras").exists()
+    assert not (tmp_path / "cv" / "fold-01-seed-1").exists()
+    assert cross_validate(*options).exit_code == 0
+    assert (tmp_path / "cv" / "fold-01-seed-1" / "model.keras").exists()
+    assert len(calls) == 1
 
 
 def test_a_deep_ensemble_of_seeds_is_predicted_as_one(cross_validate, tmp_path):

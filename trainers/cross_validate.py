@@ -104,10 +104,14 @@ def main(
             for fold in folds
             for seed in range(seeds)
         ]
+        trained = 0
         for member in members:
             if chosen and member.fold not in chosen:
                 continue
             run = cross_validation.run_of(run_dir, member)
+            if trained and not run.trained and startup.crowded():
+                startup.start_again()
+            trained += not run.trained
             which = f", seed {member.seed + 1} of {seeds}" * (seeds > 1)
             console.console.print(
                 f"\n[bold]Fold {member.fold} of {len(folds)}{which}[/bold]"
