@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import keras
 
 LAST, BEFORE = CHECKPOINTS = ("last", "before")
+DAMAGED = "damaged"  # one that was set aside
+WEIGHTS, PROGRESS = "model.weights.h5", "progress.json"
+DIGEST = "sha256"  # of the weights, in progress.json
 logger = logging.getLogger(__name__)
 
 RESUMABLE = ("training.epochs", "training.patience")
@@ -239,6 +243,7 @@ class RunFolder:
         """Keeps the weights as the best so far."""
         partial = self.checkpoints / "partial.weights.h5"
         model.save_weights(partial, overwrite=True)
+        _sync(partial)
         partial.replace(self.best_weights)
 
     @property
@@ -246,41 +251,64 @@ class RunFolder:
         """Weights of the epoch with the least validation loss."""
         return self.checkpoints / "best.weights.h5"
 
-    @property
-    def _last(self) -> Path:
-        return self.checkpoints / LAST
-
     def save_last(self, model: "keras.Model", progress: Progress) -> None:
-        """Writes weights, optimizer and progress of the last epoch, all or nothing."""
-        partial, before = self.checkpoints / "partial", self.checkpoints / BEFORE
-        for leftover in (partial, before):
-            shutil.rmtree(leftover, ignore_errors=True)
+        """Writes weights, optimizer and progress of an epoch, all or nothing.
+
+        They are on the disk before they count, and those of the epoch before stay.
+        """
+        partial, last, before = (
+            self.checkpoints / name for name in ("partial", LAST, BEFORE)
+        )
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        model.save_weights(partial / "model.weights.h5")
-        self.save_json(partial / "progress.json", progress._asdict())
-        if self._last.exists():
-            self._last.rename(before)
-        partial.rename(self._last)
-        shutil.rmtree(before, ignore_errors=True)
+        model.save_weights(partial / WEIGHTS)
+        _sync(partial / WEIGHTS)
+        content = {**progress._asdict(), DIGEST: _digest(partial / WEIGHTS)}
+        self.save_json(partial / PROGRESS, content)
+        _sync(partial)
+        if last.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            last.rename(before)
+        partial.rename(last)
+        _sync(self.checkpoints)
 
     def load_last(self, model: "keras.Model") -> Progress:
-        """Restores what `save_last` wrote.
+        """Restores what `save_last` wrote last, or before where that is damaged.
+
+        What is damaged is set aside.
 
         Raises:
-            UserError: The run has not finished an epoch.
+            UserError: The run has not finished an epoch, or all is damaged.
         """
-        last = self._last
-        if not last.exists():  # killed between the two renames
-            last = self.checkpoints / BEFORE
-        try:
-            progress = Progress(**self.load_json(last / "progress.json"))
-        except FileNotFoundError:
+        there = [self.checkpoints / name for name in CHECKPOINTS]
+        there = [folder for folder in there if folder.is_dir()]
+        if not there:
             raise UserError(
                 f"Run folder '{self.path}' cannot be resumed: it has not finished an "
                 "epoch. Start anew with another --run-dir."
-            ) from None
-        model.load_weights(last / "model.weights.h5")
-        return progress
+            )
+        for folder in there:
+            try:
+                progress = self.load_json(folder / PROGRESS)
+                # Older runs know none.
+                expected = progress.pop(DIGEST, None)
+                if expected not in (None, _digest(folder / WEIGHTS)):
+                    raise ValueError("its weights are not those that were written")
+                found = Progress(**progress)
+                model.load_weights(folder / WEIGHTS)
+            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                words = (" ".join(str(error).split()) or type(error).__name__)[:200]
+                logger.warning("Checkpoint '%s' is damaged: %s.", folder, words)
+                # Or the next one that is saved would push out the one before.
+                aside = self.checkpoints / DAMAGED
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+                continue
+            return found
+        raise UserError(
+            f"Run folder '{self.path}' cannot be resumed: its checkpoints are damaged. "
+            "Start anew with another --run-dir."
+        )
 
     def save_history(self, rows: list[dict[str, float]]) -> None:
         """Writes the history, a row for each epoch."""
@@ -299,6 +327,22 @@ def write_whole(file: Path, text: str) -> None:
         content.flush()
         os.fsync(content.fileno())  # on the disk before its name is
     os.replace(partial, file)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, DIGEST).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt":  # which syncs neither folders nor what is only read
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def provenance() -> config.Provenance:
