@@ -39,7 +39,6 @@ PARTS = {
     "rainfall": BLUE,
     "snowfall": SKY,
 }
-# Names that are not written like words.
 # Colour and marker of lines that share a panel.
 LINES = (
     (BLUE, "o"),
@@ -50,6 +49,7 @@ LINES = (
     (RED, "P"),
     (BLACK, "X"),
 )
+# Names that are not written like words.
 ACRONYMS = {
     "swe": "SWE",
     "tws": "TWS",

@@ -153,7 +153,8 @@ def widening_maps(wider: xr.DataArray, *, land: xr.DataArray | None = None) -> F
         fields.append(Field(data, style.title(name), "1", look))
     figure = field_maps(fields, land=land)
     for axis in [bar.ax for bar in color_bars(figure)] or figure.axes:
-        axis.xaxis.set_major_locator(MultipleLocator(0.5 if reach <= 1 else 1))
+        step = 0.5 if reach <= 1 else np.ceil(reach / 4)  # nine numbers have room
+        axis.xaxis.set_major_locator(MultipleLocator(step))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{2**v:.2g}"))
     return figure
 
