@@ -9,6 +9,7 @@ from h2mv_tf import __version__
 # Verb -> what it does, as the list of verbs tells it.
 VERBS = {
     "ingest": "CF data sets become a store to train on.",
+    "unpack": "An archived store, run or model becomes a folder.",
     "check-data": "What is wrong with a store, and what training on it needs.",
     "synthesize": "A synthetic world: weather, observations and the truth.",
     "predict": "Every variable of a trained model, on the grid of a store.",
@@ -17,6 +18,7 @@ VERBS = {
     "evaluate": "Predictions against observations, and the truth where it is known.",
     "equifinality": "What the folds of a cross-validation disagree about, and how.",
     "twin": "What can be recovered from which constraints, on a synthetic world.",
+    "replay": "A batch of a training that was not finite, computed again.",
     "plot": "Figures of a run or a cross-validation.",
     "report": "One page with all of it.",
 }

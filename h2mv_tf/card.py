@@ -13,7 +13,8 @@ from typing import Any
 import jinja2
 import pydantic
 
-from h2mv_tf.errors import UserError
+from h2mv_tf.documents import parsed_json
+from h2mv_tf.errors import UserError, quoted, words
 from h2mv_tf.variables import OUTPUTS, PROGNOSTIC, VARIABLES
 
 ASSETS, FILE, PAGE = "assets", "model_card.json", "README.md"
@@ -179,16 +180,20 @@ class Card(Part):
         """
         file = Path(path) / ASSETS / FILE
         try:
-            return cls.model_validate_json(file.read_bytes())
+            return cls.model_validate(parsed_json(file.read_bytes()))
         except FileNotFoundError:
             raise UserError(
                 f"SavedModel '{path}' has no model card ({ASSETS}/{FILE}), so that it "
                 "is not known what it is. Expected one of `python -m h2mv_tf export`."
             ) from None
-        except (OSError, pydantic.ValidationError) as error:
-            words = " ".join(str(error).split())[:200]
+        except (OSError, ValueError) as error:
+            reason = words(error)
+            if isinstance(error, pydantic.ValidationError):
+                mistake = error.errors(include_url=False)[0]
+                place = quoted(".".join(map(str, mistake["loc"])))
+                reason = f"{place}: {quoted(mistake['msg'])}"
             raise UserError(
-                f"The model card of SavedModel '{path}' cannot be read: {words}. "
+                f"The model card of SavedModel '{path}' cannot be read: {reason}. "
                 "Export the model anew, or use the version of h2mv_tf that it is of."
             ) from error
 

@@ -15,14 +15,17 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from h2mv_tf import variables
 from h2mv_tf.data.units import quantity
-from h2mv_tf.errors import UserError
+from h2mv_tf.documents import parsed_yaml
+from h2mv_tf.errors import LONG, UserError, quoted, shown, words
 
 LONGEST_WARM_UP = 50  # epochs, where none is given
 UNKNOWN = Path("unknown")  # data.store of weights that were imported without one
+LONGEST_FILE = 10_000_000  # bytes
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 class Section(pydantic.BaseModel):
@@ -47,16 +50,29 @@ class Data(Section):
     cache: Literal["memory", "disk", "none"] = "memory"
     buffer: PositiveInt = 1000  # MB of series that are held where the store is read
 
+    @pydantic.field_validator("store", mode="before")
+    @classmethod
+    def _possible_path(cls, store: object):
+        if isinstance(store, str | Path) and "\0" in str(store):
+            raise ValueError("a path has no null characters")
+        return store
+
     @pydantic.field_validator("groups")
     @classmethod
     def _known_groups(cls, groups: dict[str, str]) -> dict[str, str]:
         known = [v.group for v in variables.VARIABLES.values() if v.group]
         known += ["static", "mask"]
-        for group in groups:
+        for group, name in groups.items():
             if group not in known:
                 raise ValueError(
-                    f"the published layout has no group '{group}'"
+                    f"the published layout has no group '{quoted(group, 50)}'"
                     f"{_nearest(group, known)}"
+                )
+            inside = name.isprintable() and not {"/", "\\"} & set(name)
+            if not inside or name in ("", ".", ".."):
+                raise ValueError(
+                    f"'{quoted(name, 50)}' is no name of a group. Expected one without "
+                    "slashes, of the store itself"
                 )
         return groups
 
@@ -75,7 +91,7 @@ class Window(Section):
     @pydantic.field_validator("length", mode="before")
     @classmethod
     def _days_or_full(cls, length: object):
-        if length == "full" or (type(length) is int and length > 1):
+        if length == "full" or (type(length) is int and 1 < length < 2**31):
             return length
         raise ValueError("expected a number of days of at least 2, or full")
 
@@ -132,7 +148,7 @@ class Objective(Section):
         for given, variable in zip(constraints, found, strict=True):
             if variable is None:
                 raise ValueError(
-                    f"'{given}' is not a constraint"
+                    f"'{quoted(given, 50)}' is not a constraint"
                     f"{_nearest(given, variables.CONSTRAINTS)}"
                 )
         canonical = tuple(variable.name for variable in found)
@@ -268,6 +284,13 @@ class Training(Section):
     # MB that the days of a batch may keep for the way back on each device. What does
     # not fit is worked out twice.
     memory: PositiveInt = 500
+    # The same numbers again on the same devices, where TensorFlow has two ways.
+    deterministic: bool = True
+    checkpoint_minutes: PositiveFloat = 10.0  # from one checkpoint to the next
+    # What follows a step whose loss or gradient is not finite: the end of the
+    # training, or the next step.
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    most_skipped: PositiveInt = 10  # in a row, before the training ends after all
 
 
 class Distribution(Section):
@@ -382,10 +405,26 @@ def parse(text: str) -> Config:
     """Reads a configuration that `Config.to_yaml` wrote.
 
     Raises:
-        UserError: It is of a version that knows other keys.
+        UserError: It is no YAML, or of a version that knows other keys.
     """
     try:
-        return Config.model_validate(yaml.safe_load(text))
+        content = parsed_yaml(text)
+    except ValueError as error:
+        raise UserError(f"The configuration is not YAML: {words(error)}.") from error
+    return validated(content)
+
+
+def validated(content: object) -> Config:
+    """A configuration of plain values.
+
+    Args:
+        content: Sections by name, with their fields by name.
+
+    Raises:
+        UserError: A field is unknown or a value is wrong.
+    """
+    try:
+        return Config.model_validate(content)
     except pydantic.ValidationError as error:
         raise UserError(f"The configuration: {_first(error)}") from error
 
@@ -441,12 +480,13 @@ def read_yaml(path: Path, what: str, content: type[Section]) -> dict[str, Any]:
     """
     name = f"{what[:1].upper()}{what[1:]} '{path}'"
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content_read = file.read(LONGEST_FILE)
+        settings = parsed_yaml(content_read.decode("utf-8"))
     except OSError as error:
-        raise UserError(f"Cannot read {what} '{path}': {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"{name} is not YAML: {words}") from error
+        raise UserError(f"Cannot read {what} '{path}': {words(error)}.") from error
+    except ValueError as error:
+        raise UserError(f"{name} is not YAML: {words(error)}.") from error
     if settings is None:
         return {}
     if not isinstance(settings, dict):
@@ -462,13 +502,15 @@ def _set(settings: dict[str, Any], override: str) -> None:
     *sections, field = key.strip().split(".")
     if not equals or not field:
         raise UserError(
-            f"Cannot read override '{override}'. Expected section.field=value, as "
-            "training.learning_rate=0.005."
+            f"Cannot read override '{quoted(override)}'. Expected section.field=value, "
+            "as training.learning_rate=0.005."
         )
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"Override '{override}' has no YAML value.") from error
+        value = parsed_yaml(text)
+    except ValueError as error:
+        raise UserError(
+            f"Override '{quoted(override)}' has no YAML value: {words(error)}."
+        ) from error
     for section in sections:
         inner = settings.get(section)
         settings[section] = settings = dict(inner) if isinstance(inner, dict) else {}
@@ -477,27 +519,28 @@ def _set(settings: dict[str, Any], override: str) -> None:
 
 def _first(error: pydantic.ValidationError) -> str:
     """The first mistake, in one line."""
-    mistake = error.errors()[0]
+    mistake = error.errors(include_url=False)[0]
     # Of priors, pydantic names the distribution, too.
     tags = {prior.__name__ for prior in (LogNormal, Normal, Gamma, Beta, LogitNormal)}
     location = [str(part) for part in mistake["loc"] if str(part) not in tags]
     key = ".".join(location)
     if mistake["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{_nearest_key(location)}"
+        return f"unknown key '{quoted(key)}'{_nearest_key(location)}"
     known = set(_keys(Config))
     while key not in known and "." in key:
         key = key.rpartition(".")[0]
-    words = mistake["msg"].removeprefix("Value error, ")
-    words = words[:1].lower() + words[1:]
-    if not key:  # of several sections together
-        return f"{words}."
+    reason = mistake["msg"].removeprefix("Value error, ")
+    reason = quoted(reason[:1].lower() + reason[1:], 2 * LONG)
+    if key not in known:  # of several sections together
+        return f"{reason}."
     if mistake["type"].startswith("union_tag"):
         kind = Config.model_fields[location[0]].annotation.model_fields[location[1]]
         names = [k.__name__ for k in _sections(kind.annotation)]
-        words = f"it needs a distribution, one of: {', '.join(names)}"
+        reason = f"it needs a distribution, one of: {', '.join(names)}"
+    found = shown(mistake["input"])
     if mistake["type"] == "missing":
-        return f"{key} is missing; expected it in {mistake['input']!r}."
-    return f"{key} is {mistake['input']!r}, but {words}."
+        return f"{key} is missing; expected it in {found}."
+    return f"{key} is {found}, but {reason}."
 
 
 def _nearest_key(location: Sequence[str]) -> str:
@@ -512,6 +555,8 @@ def _nearest_key(location: Sequence[str]) -> str:
 
 
 def _nearest(name: str, among: Iterable[str]) -> str:
+    if len(name) > LONG:  # which takes long to compare
+        return ""
     close = difflib.get_close_matches(name, list(among), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 

@@ -21,8 +21,11 @@ from rich.progress import (
 from rich.table import Table
 
 from h2mv_tf.errors import UserError
+from h2mv_tf.interruption import Terminated, terminable
 
-MISTAKE, INTERRUPTED = 2, 130  # exit statuses
+# Exit statuses; that of a process that a scheduler has ended asks for another try.
+MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 75
+INTERRUPTIONS = (INTERRUPTED, TERMINATED)
 WIDEST = 160  # columns of a table
 
 console = Console(soft_wrap=True, highlight=False)
@@ -32,11 +35,11 @@ console = Console(soft_wrap=True, highlight=False)
 def command(*, interrupted: str = "Interrupted.") -> Iterator[None]:
     """Runs a command: our words on the screen, and a mistake in one line.
 
-    A `UserError` ends with status 2, an interruption with 130, neither with a
-    traceback.
+    A `UserError` ends with status 2, an interruption with 130, SIGTERM with 75, none of
+    them with a traceback.
 
     Args:
-        interrupted: What to say when the user interrupts it.
+        interrupted: What to say when the user or a scheduler interrupts it.
     """
     logging.captureWarnings(True)
     handler = _Screen()
@@ -45,17 +48,18 @@ def command(*, interrupted: str = "Interrupted.") -> Iterator[None]:
     package.setLevel(logging.INFO)
     propagate, package.propagate = package.propagate, False
     try:
-        yield
+        with terminable():
+            yield
     except UserError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(
             f"error: {error}", markup=False
         )
         sys.exit(MISTAKE)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         # What Zarr was writing then is told of, task by task, as the process ends.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         Console(stderr=True, soft_wrap=True).print(interrupted, markup=False)
-        sys.exit(INTERRUPTED)
+        sys.exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED)
     finally:
         package.removeHandler(handler)
         package.propagate = propagate

@@ -10,7 +10,6 @@ and folds may be trained by processes of their own.
 
 import gc
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -93,10 +92,6 @@ def train(
         if run.trained:
             logger.info("%s is trained.", run.path)
             return
-        if not run.resumable:
-            logger.info("%s had not finished an epoch: anew.", run.path)
-            shutil.rmtree(run.path)
-            resume = False
     training.fit(settings, run, resume=resume, callbacks=callbacks)
     # What a training leaves behind would grow from fold to fold.
     keras.backend.clear_session()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from h2mv_tf.data.survey import Survey
+from h2mv_tf.errors import words
 from h2mv_tf.variables import FORCING
 
 
@@ -81,14 +82,25 @@ class Domain:
 
     @classmethod
     def from_dict(cls, content: Mapping) -> "Domain":
-        """The inverse of `to_dict`."""
-        ranges = {
-            part: {name: Range(**r) for name, r in content[part].items()}
-            for part in ("forcing", "static")
-        }
-        return cls(
-            **ranges,
-            units=dict(content["units"]),
-            period=tuple(content["period"]),
-            cells=content["cells"],
-        )
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            ranges = {
+                part: {
+                    str(name): Range(float(r["low"]), float(r["high"]))
+                    for name, r in dict(content[part]).items()
+                }
+                for part in ("forcing", "static")
+            }
+            first, last = content["period"]
+            return cls(
+                **ranges,
+                units={str(k): str(v) for k, v in dict(content["units"]).items()},
+                period=(str(first), str(last)),
+                cells=int(content["cells"]),
+            )
+        except (TypeError, KeyError, IndexError) as error:
+            raise ValueError(f"no ranges of a training: {words(error)}") from error

@@ -14,8 +14,9 @@ import pandas as pd
 import xarray as xr
 
 from h2mv_tf import predictions
-from h2mv_tf.data.writing import blocks, refuse_existing, tile_of, writing
+from h2mv_tf.data.writing import blocks, tile_of, writing
 from h2mv_tf.errors import UserError
+from h2mv_tf.files import refuse_existing
 from h2mv_tf.predictions import AREA, QUANTILE, ROLE, SERIES, SPREAD
 from h2mv_tf.variables import BALANCE, VARIABLES
 

@@ -18,8 +18,8 @@ import xarray as xr
 
 from h2mv_tf import predictions
 from h2mv_tf.data.splits import TEST
-from h2mv_tf.data.writing import made
 from h2mv_tf.errors import UserError
+from h2mv_tf.files import made
 from h2mv_tf.variables import VARIABLES, find, names
 
 COMPARED = names("coefficient", "state", "flux")

@@ -19,7 +19,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from h2mv_tf import __version__, card, warm_up
 from h2mv_tf.card import Card, Input, Signature, Tensor, Training
-from h2mv_tf.data.writing import made
+from h2mv_tf.files import made
 from h2mv_tf.run_folder import git_commit
 from h2mv_tf.signatures import DEFAULT, INITIAL, SERIES, XLA, signatures
 from h2mv_tf.trained import WEIGHTS, Trained, versions

@@ -6,7 +6,6 @@ The folder is that of a training, without what only a training knows: it has no
 history, no metrics of the test cells, and no checkpoint to go on from.
 """
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,10 +26,11 @@ from h2mv_tf.data.survey import (
     stored_statistics,
     survey,
 )
-from h2mv_tf.data.writing import refuse_existing
 from h2mv_tf.description import describe
-from h2mv_tf.errors import UserError
+from h2mv_tf.documents import parsed_json
+from h2mv_tf.errors import UserError, words
 from h2mv_tf.export import export
+from h2mv_tf.files import refuse_existing
 from h2mv_tf.model import H2MV
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.trained import Trained
@@ -109,18 +109,17 @@ def import_reference(
         "normalization": scaling.source,
     }
 
-    run.create()
-    run.save_config(config)
-    run.save_json(run.normalization_file, scaling.statistics.to_dict())
-    run.save_json(run.metrics_file, {"imported": origin})
-    with run.logged():
+    with run.made() as made, made.logged():
         logger.info("Imported %s, normalisation %s.", path, scaling.source)
         words = (f"{name} {size}" for name, size in sizes.items())
         logger.info("%d static inputs, %s.", model.static_size, ", ".join(words))
+        made.save_config(config)
+        made.save_json(made.normalization_file, scaling.statistics.to_dict())
+        made.save_json(made.metrics_file, {"imported": origin})
         if seen is not None:
-            describe(run, seen.survey, seen.roles, config.split.fold)
-        model.save(run.model_file)
-        export(Trained.of(run), run.saved_model)
+            describe(made, seen.survey, seen.roles, config.split.fold)
+        model.save(made.model_file)
+    export(Trained.of(run), run.saved_model)
 
 
 def _given(
@@ -168,7 +167,7 @@ def _named(names: Sequence[str], means, deviations) -> dict[str, Moments]:
 def _load(file: Path) -> Statistics:
     """Moments of inputs and observations, of the normalization.json of a run."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parsed_json(file.read_bytes())
         found = Statistics.from_dict({"constraints": {}, **content})
         parts = {
             "forcing": {name: found.forcing[name] for name in FORCING},
@@ -186,10 +185,9 @@ def _load(file: Path) -> Statistics:
     except OSError as error:
         raise UserError(f"Cannot read '{file}': {error.strerror}.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        words = " ".join(str(error).split())
         raise UserError(
-            f"'{file}' is no normalization.json of a run: {words}. Expected mean and "
-            "std of each input, in forcing and static."
+            f"'{file}' is no normalization.json of a run: {words(error)}. Expected "
+            "mean and std of each input, in forcing and static."
         ) from error
 
 

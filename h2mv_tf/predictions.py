@@ -16,12 +16,13 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 import xarray as xr
-import yaml
 
+from h2mv_tf.data.metadata import open_lazily, readable
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.units import converted
 from h2mv_tf.data.writing import Writer
-from h2mv_tf.errors import UserError
+from h2mv_tf.documents import parsed_yaml
+from h2mv_tf.errors import UserError, quoted, words
 from h2mv_tf.variables import (
     BALANCE,
     DAILY_OUTPUTS,
@@ -95,6 +96,32 @@ def load(path: str | Path) -> xr.Dataset:
             f"'{path}' has no predictions of h2mv_tf. Expected what `python -m h2mv_tf "
             "predict` or trainers/cross_validate.py writes."
         )
+    with readable(f"'{path}'"):
+        _configured(dataset)
+        return _by_registry(dataset, profile)
+
+
+def _configured(dataset: xr.Dataset) -> Mapping:
+    """The configuration of the training, as far as predictions tell it.
+
+    Raises:
+        UserError: It is no configuration.
+    """
+    try:
+        found = parsed_yaml(str(dataset.attrs.get("configuration", ""))) or {}
+        for section in ("data", "objective"):
+            dict(found.get(section, {}))
+        dict(found.get("data", {}).get("groups", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"The predictions hold a configuration that cannot be read: {words(error)}."
+            " Make them anew with `python -m h2mv_tf predict`."
+        ) from error
+    return found
+
+
+def _by_registry(dataset: xr.Dataset, profile: Profile) -> xr.Dataset:
+    """Predictions by registry name in native units, of what is stored."""
     arrays = {}
     for stored, data in dataset.drop_vars([AREA, ROLE, BOUNDS]).data_vars.items():
         plain, suffix = without_suffix(str(stored))
@@ -157,14 +184,13 @@ def opened(path: Path, what: str, command: str) -> xr.Dataset:
     if not path.exists():
         raise UserError(f"There are no {what} at '{path}'. Make them with: {command}")
     try:
-        if path.is_dir():
-            return xr.open_zarr(path, consolidated=False)
-        return xr.open_dataset(path, chunks={})
-    except (OSError, ValueError, KeyError) as error:
-        words = " ".join(str(error).split())[:200]
+        return open_lazily(path, chunks={})
+    except UserError:
+        raise
+    except Exception as error:  # readers raise what they like
         raise UserError(
-            f"'{path}' cannot be read as {what}: {words}. Expected a Zarr store or a "
-            f"NetCDF file. Make it with: {command}"
+            f"'{path}' cannot be read as {what}: {words(error)}. Expected a Zarr store "
+            f"or a NetCDF file. Make it with: {command}"
         ) from error
 
 
@@ -201,8 +227,7 @@ def store_of(dataset: xr.Dataset, path: Path | None = None) -> Store:
         raise UserError(
             "The predictions do not tell which store they are of. Name it in --data."
         )
-    configuration = yaml.safe_load(dataset.attrs.get("configuration", "")) or {}
-    return Store.open(path, configuration.get("data", {}).get("groups"))
+    return Store.open(str(path), _configured(dataset).get("data", {}).get("groups"))
 
 
 def refuse_different(datasets: Mapping[str, xr.Dataset]) -> None:
@@ -428,8 +453,8 @@ def _registered(stored: str, profile: Profile) -> str:
         if stored_name(name, profile) == stored:
             return name
     raise UserError(
-        f"The predictions hold '{stored}', which this version does not know. Make them "
-        "anew with `python -m h2mv_tf predict`."
+        f"The predictions hold '{quoted(stored, 50)}', which this version does not "
+        "know. Make them anew with `python -m h2mv_tf predict`."
     )
 
 

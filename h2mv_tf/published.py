@@ -11,14 +11,14 @@ import collections
 import hashlib
 import pickle
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from h2mv_tf.errors import UserError
+from h2mv_tf.data.metadata import memory
+from h2mv_tf.errors import UserError, listed, words
 from h2mv_tf.model import REFERENCE_WEIGHTS, Normalization
 
 # Keys that an .npz may have besides, in the order of `Normalization`.
@@ -85,14 +85,22 @@ def _of_numpy(path: Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         raise UserError(f"'{path}' is no .npz, or damaged. {expected}")
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+        if size > memory():
+            raise UserError(
+                f"'{path}' claims arrays of {size / 1e9:.3g} GB, which memory does not "
+                f"hold. {expected}"
+            )
         with np.load(path, allow_pickle=False) as file:
             keys = _keys(path, file.files)
             return {name: file[key] for name, key in keys.items()}
     except UserError:
         raise
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        words = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"'{path}' cannot be read: {words}. {expected}") from error
+    except Exception as error:  # where a file is damaged, it may be any
+        raise UserError(
+            f"'{path}' cannot be read: {words(error)}. {expected}"
+        ) from error
 
 
 def _of_torch(path: Path) -> dict[str, np.ndarray]:
@@ -150,15 +158,14 @@ def _prefix(path: Path, names: Iterable[str]) -> str:
     if len(most) > 1:
         most = [prefix for prefix in PREFIXES if prefix in most] or most
     if not most:
-        some = ", ".join(list(names)[:5])
         raise UserError(
             f"'{path}' holds no weight of the published model. Expected names as "
-            f"fc_static.fc1.weight; found: {some or 'none'}."
+            f"fc_static.fc1.weight; found: {listed(names)}."
         )
     if len(most) > 1 and most[0] not in PREFIXES:
         raise UserError(
             f"'{path}' holds weights of several models, under "
-            f"{', '.join(map(repr, most))}. Keep one of them."
+            f"{listed(map(repr, most))}. Keep one of them."
         )
     return most[0]
 

@@ -27,8 +27,9 @@ import xarray as xr
 
 from h2mv_tf import predictions
 from h2mv_tf.cell import State
+from h2mv_tf.data.metadata import readable
 from h2mv_tf.data.writing import CHUNKS, CONVENTIONS
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, listed, shown
 from h2mv_tf.variables import PROGNOSTIC, VARIABLES
 
 UNIT = "lstm_unit"  # dimension of what the LSTM remembers
@@ -58,6 +59,7 @@ def load(path: str | Path) -> xr.Dataset:
     except UserError as error:
         raise UserError(f"'{path}' is no restart file: {error}") from error
     dataset.attrs.pop(CHUNKS, None)  # of the Zarr store
+    dataset.attrs[MODEL] = str(dataset.attrs[MODEL])
     return dataset[[*PROGNOSTIC]]
 
 
@@ -156,7 +158,8 @@ def states(dataset: xr.Dataset, land: xr.DataArray) -> State:
         land: Its land mask.
     """
     # By this thread alone, which may be one of a dask worker.
-    read = dataset[[*PROGNOSTIC]].compute(scheduler="synchronous")
+    with readable("The initial state"):
+        read = dataset[[*PROGNOSTIC]].compute(scheduler="synchronous")
     values = (
         read[name].transpose(*land.dims, ...).values[land.values] for name in PROGNOSTIC
     )
@@ -257,19 +260,23 @@ def is_of(path: Path, call: str) -> bool:
 def _refuse_unknown(dataset: xr.Dataset) -> None:
     """Refuses a data set that is no restart file of this version."""
     version = dataset.attrs.get(MARK)
-    if version != VERSION or MODEL not in dataset.attrs:
-        found = f"version {version}" if version is not None else "none"
+    if not np.array_equal(version, VERSION) or MODEL not in dataset.attrs:
+        found = f"version {shown(version)}" if version is not None else "none"
         raise UserError(
             f"A state has the attribute {MARK} = {VERSION}; found {found}. Make one "
             f"with: {COMMAND}"
         )
     lacking = [name for name in PROGNOSTIC if name not in dataset]
     time = dataset.coords.get("time")
-    if lacking or time is None or time.ndim or time.dtype.kind != "M":
+    if lacking or time is None or time.ndim or not _is_date(time):
         raise UserError(
             f"A state has {', '.join(PROGNOSTIC)} and one day as its time; "
             f"{', '.join(lacking) or 'time'} is missing. Make one with: {COMMAND}"
         )
+
+
+def _is_date(time: xr.DataArray) -> bool:
+    return time.dtype.kind == "M" and not np.isnat(time.values)
 
 
 def _refuse_other_cells(dataset: xr.Dataset, land: xr.DataArray) -> None:
@@ -287,9 +294,8 @@ def _refuse_other_cells(dataset: xr.Dataset, land: xr.DataArray) -> None:
             )
     for name in predictions.PLACES:
         places = dataset.coords.get(name)
-        if places is None or not np.allclose(
-            places, land[name], 0, NEAR, equal_nan=True
-        ):
+        known = places is not None and places.dtype.kind in "fiu"
+        if not known or not np.allclose(places, land[name], 0, NEAR, equal_nan=True):
             raise UserError(
                 f"The initial state has other places than what is simulated: {name} "
                 "differs. Go on with the store that it was saved for."
@@ -297,4 +303,5 @@ def _refuse_other_cells(dataset: xr.Dataset, land: xr.DataArray) -> None:
 
 
 def _sizes(sizes: Mapping[str, object]) -> str:
-    return " x ".join(f"{size} {dim}" for dim, size in sizes.items()) or "no cells"
+    words = [f"{size} {dim}" for dim, size in sizes.items()]
+    return listed(words, "no cells").replace(", ", " x ")

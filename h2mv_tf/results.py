@@ -26,10 +26,10 @@ from h2mv_tf import (
     report,
 )
 from h2mv_tf.data.store import Store
-from h2mv_tf.data.writing import refuse_existing
 from h2mv_tf.evaluation import probabilistic
 from h2mv_tf.evaluation import regions as region_maps
 from h2mv_tf.evaluation import results as scores
+from h2mv_tf.files import refuse_existing
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.trained import Trained
 

@@ -2,41 +2,29 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
 from h2mv_tf import __version__, config
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, words
+from h2mv_tf.files import LOCK, made, write_whole
+from h2mv_tf.locks import held
 
-if TYPE_CHECKING:
-    import keras
-
-LAST, BEFORE = CHECKPOINTS = ("last", "before")
-DAMAGED = "damaged"  # one that was set aside
-WEIGHTS, PROGRESS = "model.weights.h5", "progress.json"
-DIGEST = "sha256"  # of the weights, in progress.json
-logger = logging.getLogger(__name__)
-
-RESUMABLE = ("training.epochs", "training.patience")
-
-
-class Progress(NamedTuple):
-    """How far a training has come; stands beside the weights of a checkpoint."""
-
-    epoch: int  # the last one that is done, from 1
-    best_epoch: int
-    best_loss: float | None  # of validation; None before any epoch counts
-    wait: int  # epochs since the best one
+# What may change when a run goes on; all else would change what is trained.
+RESUMABLE = (
+    "training.epochs",
+    "training.patience",
+    "training.checkpoint_minutes",
+    "training.on_nonfinite",
+    "training.most_skipped",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +57,16 @@ class RunFolder:
         """
         if with_checkpoints:
             self.require()
-            shutil.copytree(self.path, path)
+            path.mkdir()
+            for part in (
+                self.config_file,
+                self.normalization_file,
+                self.history_file,
+                self.metrics_file,
+            ):
+                if part.exists():
+                    shutil.copy(part, path)
+            shutil.copytree(self.checkpoints, path / self.checkpoints.name)
         return RunFolder(path)
 
     def require(self) -> None:
@@ -80,20 +77,35 @@ class RunFolder:
                 "with: python trainers/train.py --run-dir DIR"
             )
 
-    def create(self) -> None:
-        """Makes the folder.
+    @contextlib.contextmanager
+    def made(self) -> Iterator["RunFolder"]:
+        """Makes the folder, which is there only when the block has ended.
+
+        Yields:
+            The folder as it grows, to be filled.
 
         Raises:
-            UserError: The path exists, or cannot be made.
+            UserError: The path exists, is being made by another process, or cannot be
+                written.
         """
         self.refuse_existing()
-        try:
-            for folder in (self.checkpoints, self.figures, self.logs):
-                folder.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(
-                f"Cannot make run folder '{self.path}': {error.strerror}."
-            ) from error
+        with made(self.path) as path:
+            partial = RunFolder(path)
+            for folder in (partial.checkpoints, partial.figures, partial.logs):
+                folder.mkdir()
+            yield partial
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other processes from training here.
+
+        Raises:
+            UserError: Another one does.
+        """
+        return held(
+            self.path / LOCK,
+            f"Another process trains in run folder '{self.path}'. Wait for it, or "
+            "choose another --run-dir.",
+        )
 
     @property
     def config_file(self) -> Path:
@@ -141,8 +153,18 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def environment_file(self) -> Path:
+        """What besides seed and configuration makes the numbers of the run."""
+        return self.path / "environment.json"
+
+    @property
+    def failures(self) -> Path:
+        """Batches that were not finite."""
+        return self.path / "failure"
+
+    @property
     def checkpoints(self) -> Path:
-        """The last state of the training and the best weights."""
+        """The last states of the training, with the best weights."""
         return self.path / "checkpoints"
 
     @property
@@ -183,11 +205,6 @@ class RunFolder:
         """Whether the training has ended, and its model is there."""
         return self.model_file.is_file() and "test" in self.load_json(self.metrics_file)
 
-    @property
-    def resumable(self) -> bool:
-        """Whether an epoch is finished, from which a training can go on."""
-        return any((self.checkpoints / name).is_dir() for name in CHECKPOINTS)
-
     def refuse_other(self, settings: config.Config) -> None:
         """Raises a UserError where the run was begun with other settings."""
         differing = config.difference(config.load(self.config_file), settings)
@@ -215,7 +232,7 @@ class RunFolder:
     @contextlib.contextmanager
     def logged(self) -> Iterator[None]:
         """Writes what the package tells to the log of the run as well."""
-        handler = logging.FileHandler(self.log_file, encoding="utf-8")
+        handler = _Log(self.log_file, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         package = logging.getLogger(__package__)
         level = package.level
@@ -226,7 +243,8 @@ class RunFolder:
         finally:
             package.setLevel(level)
             package.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):
+                handler.close()
 
     def note_predictions(self, predictions: Path, outcome: Mapping) -> None:
         """Notes in the metrics what predictions come to.
@@ -239,110 +257,36 @@ class RunFolder:
         noted = {**metrics.get("predictions", {}), str(predictions): dict(outcome)}
         self.save_json(self.metrics_file, {**metrics, "predictions": noted})
 
-    def save_best(self, model: "keras.Model") -> None:
-        """Keeps the weights as the best so far."""
-        partial = self.checkpoints / "partial.weights.h5"
-        model.save_weights(partial, overwrite=True)
-        _sync(partial)
-        partial.replace(self.best_weights)
-
-    @property
-    def best_weights(self) -> Path:
-        """Weights of the epoch with the least validation loss."""
-        return self.checkpoints / "best.weights.h5"
-
-    def save_last(self, model: "keras.Model", progress: Progress) -> None:
-        """Writes weights, optimizer and progress of an epoch, all or nothing.
-
-        They are on the disk before they count, and those of the epoch before stay.
-        """
-        partial, last, before = (
-            self.checkpoints / name for name in ("partial", LAST, BEFORE)
-        )
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        model.save_weights(partial / WEIGHTS)
-        _sync(partial / WEIGHTS)
-        content = {**progress._asdict(), DIGEST: _digest(partial / WEIGHTS)}
-        self.save_json(partial / PROGRESS, content)
-        _sync(partial)
-        if last.exists():
-            shutil.rmtree(before, ignore_errors=True)
-            last.rename(before)
-        partial.rename(last)
-        _sync(self.checkpoints)
-
-    def load_last(self, model: "keras.Model") -> Progress:
-        """Restores what `save_last` wrote last, or before where that is damaged.
-
-        What is damaged is set aside.
-
-        Raises:
-            UserError: The run has not finished an epoch, or all is damaged.
-        """
-        there = [self.checkpoints / name for name in CHECKPOINTS]
-        there = [folder for folder in there if folder.is_dir()]
-        if not there:
-            raise UserError(
-                f"Run folder '{self.path}' cannot be resumed: it has not finished an "
-                "epoch. Start anew with another --run-dir."
-            )
-        for folder in there:
-            try:
-                progress = self.load_json(folder / PROGRESS)
-                # Older runs know none.
-                expected = progress.pop(DIGEST, None)
-                if expected not in (None, _digest(folder / WEIGHTS)):
-                    raise ValueError("its weights are not those that were written")
-                found = Progress(**progress)
-                model.load_weights(folder / WEIGHTS)
-            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-                words = (" ".join(str(error).split()) or type(error).__name__)[:200]
-                logger.warning("Checkpoint '%s' is damaged: %s.", folder, words)
-                # Or the next one that is saved would push out the one before.
-                aside = self.checkpoints / DAMAGED
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-                continue
-            return found
-        raise UserError(
-            f"Run folder '{self.path}' cannot be resumed: its checkpoints are damaged. "
-            "Start anew with another --run-dir."
-        )
-
     def save_history(self, rows: list[dict[str, float]]) -> None:
         """Writes the history, a row for each epoch."""
         write_whole(self.history_file, pd.DataFrame(rows).to_csv(index=False))
 
     def load_history(self) -> pd.DataFrame:
-        """The history."""
-        return pd.read_csv(self.history_file)
+        """The history, to the last digit.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        try:
+            written = pd.read_csv(self.history_file, dtype=str, keep_default_na=False)
+            # Parsers of older versions are wrong in the last digit.
+            return written.map(_number).infer_objects()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"'{self.history_file}' cannot be read: {words(error)}. Copy the run "
+                "folder again, or start anew with another --run-dir."
+            ) from error
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Writes a text file, all or nothing, over the one that is there."""
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("w", encoding="utf-8") as content:
-        content.write(text)
-        content.flush()
-        os.fsync(content.fileno())  # on the disk before its name is
-    os.replace(partial, file)
+def _number(text: str) -> int | float:
+    return int(text) if text.isdecimal() else float(text or "nan")
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, DIGEST).hexdigest()
+class _Log(logging.FileHandler):
+    """A log that ends no training: where its disk is full the checkpoint tells it."""
 
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    if os.name == "nt":  # which syncs neither folders nor what is only read
-        return
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Tells nothing."""
 
 
 def provenance() -> config.Provenance:

@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 import xarray as xr
-import yaml
 
-from h2mv_tf import __version__, config
+from h2mv_tf import __version__, architecture, archive, config
 from h2mv_tf.card import Card
+from h2mv_tf.data.metadata import refuse_unsafe
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import Statistics
+from h2mv_tf.documents import parsed_json
 from h2mv_tf.domain import Domain, Range
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, quoted, shown, words
 from h2mv_tf.model import H2MV
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.untrained import untrained_model
@@ -65,6 +66,7 @@ class Trained:
             UserError: There is no model, or one that this version cannot read.
         """
         path = Path(path)
+        archive.refuse(path)
         if (path / GRAPH).is_file():
             return cls.of_saved_model(path)
         if numbers := versions(path):
@@ -86,22 +88,16 @@ class Trained:
             UserError: It is none of this package, or damaged.
         """
         card = Card.read(path)
-        settings = config.parse(yaml.safe_dump(card.configuration))
+        settings = config.validated(card.configuration)
         try:
-            reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-            model = H2MV.from_config(card.settings)
-            model.set_weights(
-                [
-                    reader.get_tensor(f"{WEIGHTS}/{n}/.ATTRIBUTES/VARIABLE_VALUE")
-                    for n in range(len(model.weights))
-                ]
-            )
+            model = H2MV.from_config(architecture.checked(card.settings))
+            model.set_weights(_weights(path, model))
             statistics = Statistics.from_dict(card.normalization)
-        except (tf.errors.OpError, ValueError, TypeError, KeyError) as error:
-            words = " ".join(str(error).split())[:200]
+            _refuse_other_inputs(statistics, model)
+        except Exception as error:  # of damaged files the libraries raise a dozen
             raise UserError(
-                f"The weights of SavedModel '{path}' cannot be read: {words}. Copy it "
-                "again, or export it anew."
+                f"The weights of SavedModel '{path}' cannot be read: {words(error)}. "
+                "Copy it again, or export it anew."
             ) from error
         return cls._of(
             model,
@@ -128,25 +124,25 @@ class Trained:
             )
         settings = config.load(run.config_file)
         try:
-            model = keras.models.load_model(run.model_file)
+            architecture.refuse_other(run.model_file)
+            model = keras.models.load_model(run.model_file, safe_mode=True)
             statistics = Statistics.from_dict(run.load_json(run.normalization_file))
-            if len(statistics.static) != model.static_size:
-                raise ValueError("model and statistics differ in their static inputs")
+            _refuse_other_inputs(statistics, model)
             roles = domain = None
             if run.split_store.exists():  # of imported weights they may be unknown
+                refuse_unsafe(run.split_store, whole=("role",))
                 split = xr.open_zarr(run.split_store, consolidated=False)
                 roles = split["role"].load()
             if run.domain_file.exists():  # older runs have none
                 domain = Domain.from_dict(run.load_json(run.domain_file))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            metrics = dict(run.load_json(run.metrics_file))
+        except Exception as error:  # of damaged files the libraries raise a dozen
             version = settings.provenance.version if settings.provenance else "unknown"
-            words = (" ".join(str(error).split()) or type(error).__name__)[:200]
             raise UserError(
-                f"The model of run folder '{run.path}', of version {version}, cannot "
-                f"be read by version {__version__}: {words}. Train it anew, or use the "
-                "version that it is of."
+                f"The model of run folder '{run.path}', of version "
+                f"{quoted(version, 20)}, cannot be read by version {__version__}: "
+                f"{words(error)}. Train it anew, or use the version that it is of."
             ) from error
-        metrics = run.load_json(run.metrics_file)
         return cls._of(
             model,
             statistics,
@@ -172,8 +168,15 @@ class Trained:
                 "The predictions do not know how their model was made, so that there "
                 "is no untrained one. Make them anew with `python -m h2mv_tf predict`."
             )
-        settings = config.parse(attributes["configuration"])
-        statistics = Statistics.from_dict(json.loads(attributes["normalization"]))
+        settings = config.parse(str(attributes["configuration"]))
+        try:
+            content = parsed_json(str(attributes["normalization"]))
+            statistics = Statistics.from_dict(content)
+        except ValueError as error:
+            raise UserError(
+                f"The normalisation of the predictions cannot be read: {words(error)}. "
+                "Make them anew with `python -m h2mv_tf predict`."
+            ) from error
         return cls.untrained(settings, statistics)
 
     @classmethod
@@ -349,6 +352,31 @@ def versions(folder: Path) -> list[int]:
     """Numbers of the versions of a SavedModel that a folder has."""
     found = folder.glob(f"*/{GRAPH}")
     return [int(file.parent.name) for file in found if file.parent.name.isdecimal()]
+
+
+def _weights(path: Path, model: H2MV) -> list[np.ndarray]:
+    """The weights of a SavedModel, read without its graph.
+
+    Raises:
+        ValueError: They are of another model.
+    """
+    reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    shapes, found = reader.get_variable_to_shape_map(), []
+    for n, weight in enumerate(model.weights):
+        key = f"{WEIGHTS}/{n}/.ATTRIBUTES/VARIABLE_VALUE"
+        if shapes.get(key) != list(weight.shape):
+            raise ValueError(
+                f"weight {n} has the shape {shown(shapes.get(key))}, expected "
+                f"{list(weight.shape)}"
+            )
+        found.append(reader.get_tensor(key))
+    return found
+
+
+def _refuse_other_inputs(statistics: Statistics, model: H2MV) -> None:
+    """Raises a ValueError where there are more or fewer moments than inputs."""
+    if len(statistics.static) != model.static_size:
+        raise ValueError("model and statistics differ in their static inputs")
 
 
 def _domain_of(card: Card) -> Domain | None:

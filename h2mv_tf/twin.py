@@ -24,12 +24,13 @@ from h2mv_tf.evaluation.probabilistic import FEWEST
 from h2mv_tf.evaluation.results import SCORES
 from h2mv_tf.figures import FORMATS
 from h2mv_tf.figures.folder import PROBABILISTIC
+from h2mv_tf.files import write_whole
 from h2mv_tf.inference import Sampling
 from h2mv_tf.plots import style
 from h2mv_tf.plots.twin import ALL, WIDTH, WITHOUT
 from h2mv_tf.predictions import PRIOR, SAMPLES
 from h2mv_tf.results import Bars, silent
-from h2mv_tf.run_folder import RunFolder, write_whole
+from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.variables import CONSTRAINTS, find, names
 
 logger = logging.getLogger(__name__)

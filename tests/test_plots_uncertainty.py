@@ -358,7 +358,8 @@ def test_figures_of_samples_fit_a_page_and_no_text_is_clipped():
 def run(tmp_path):
     """A run folder as a training leaves it, but for the model."""
     run = RunFolder(tmp_path / "run")
-    run.create()
+    with run.made():
+        pass
     run.save_config(Config(data={"store": "world.zarr"}))
     table = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "val_loss": [2.0, 1.5]})
     table.to_csv(run.history_file, index=False)

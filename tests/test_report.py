@@ -89,7 +89,8 @@ class Page(HTMLParser):
 def trained(folder, fold=1, residual=6.5e-05):
     """A run folder as a training leaves it, but for the model."""
     run = RunFolder(folder)
-    run.create()
+    with run.made():
+        pass
     run.save_config(Config(data={"store": STORE}, split={"fold": fold}))
     results = {
         key: {"loss": sum(terms.values()), "terms": terms, "residual": residual}
@@ -172,7 +173,8 @@ def simulated(file):
 def bare(tmp_path):
     """A run folder in which nothing but the configuration is there yet."""
     run = RunFolder(tmp_path / "bare")
-    run.create()
+    with run.made():
+        pass
     run.save_config(Config(data={"store": STORE}))
     return run.path
 
@@ -367,7 +369,8 @@ def test_what_is_missing_is_named_with_its_command(bare):
 def test_what_a_cross_validation_lacks_is_named_with_its_command(tmp_path):
     trained(tmp_path / "cv" / "fold-01")
     run = RunFolder(tmp_path / "cv" / "fold-02")
-    run.create()
+    with run.made():
+        pass
     run.save_config(Config())
     page = Page(report.write(tmp_path / "cv"))
     again = (

@@ -38,7 +38,9 @@ def test_a_run_folder_holds_all_that_it_should(run):
         "split.zarr",
         "history.csv",
         "logs",
-        "checkpoints/best.weights.h5",
+        "environment.json",
+        "checkpoints/last/best.weights.h5",
+        "checkpoints/before/model.weights.h5",
         "checkpoints/last/model.weights.h5",
         "model.keras",
         "saved_model/saved_model.pb",
@@ -190,24 +192,6 @@ def test_a_loss_that_is_not_finite_ends_the_training(world, tmp_path):
         training.fit(wild, run)
 
 
-def test_a_training_with_dropout_goes_on_as_if_it_had_never_stopped(
-    world, tmp_path, without_export
-):
-    dropping = settings(
-        world, "training.epochs=2", "model.dropout=0.4", "model.encoder_layers=2"
-    )
-    whole, half = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "half")
-    after_one = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, _: epoch or shutil.copytree(whole.path, half.path)
-    )
-    training.fit(dropping, whole, callbacks=[after_one])
-    assert len(half.load_history()) == 1
-    training.fit(half.resumed_config([]), half, resume=True)
-    timed = ["cell_days_per_second", "waiting_for_data"]
-    one, other = (r.load_history().drop(columns=timed) for r in (whole, half))
-    pd.testing.assert_frame_equal(other, one, rtol=1e-6)
-
-
 def test_each_step_drops_other_units_and_a_seed_the_same_again(world):
     task = training.prepare(settings(world))
     batch = next(iter(task.train.epoch()))
@@ -323,19 +307,6 @@ def test_with_a_likelihood_priors_are_terms_of_the_history(
     inflation = trained.observation_noise.inflation.numpy()
     assert np.all((inflation >= 0.5) & (inflation <= 10))
     assert np.any(inflation != 1)
-
-
-def test_a_variational_training_goes_on_as_if_it_had_never_stopped(
-    world, tmp_path, without_export
-):
-    whole, halves = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halves")
-    training.fit(settings(world, *VARIATIONAL), whole)
-    training.fit(settings(world, *VARIATIONAL, "training.epochs=2"), halves)
-    training.fit(halves.resumed_config(["training.epochs=3"]), halves, resume=True)
-    columns = ["loss", "val_loss", "kl_weights", "swe", "warmth"]
-    np.testing.assert_allclose(
-        halves.load_history()[columns], whole.load_history()[columns], rtol=1e-4
-    )
 
 
 def test_noise_is_widened_to_the_errors_at_cells_that_trained_nothing(world):

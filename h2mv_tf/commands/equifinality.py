@@ -29,7 +29,7 @@ def command(folder: Path, variables: str | None, to: Path | None) -> None:
     """
     with console.command():
         from h2mv_tf import equifinality, predictions
-        from h2mv_tf.data.writing import refuse_existing
+        from h2mv_tf.files import refuse_existing
 
         to = to or folder / equifinality.FOLDER
         refuse_existing(to)

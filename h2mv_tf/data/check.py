@@ -17,7 +17,7 @@ import pandas as pd
 from h2mv_tf.data.store import DAY, OBSERVED, STATIC, Store
 from h2mv_tf.data.survey import Summary, Survey
 from h2mv_tf.data.units import converts, same_units
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, printable, quoted
 from h2mv_tf.variables import (
     CONSTRAINT_OF,
     CONSTRAINTS,
@@ -40,7 +40,7 @@ class Finding(NamedTuple):
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.what} {self.mend}".strip()
+        return printable(f"{self.what} {self.mend}".strip())
 
 
 class Row(NamedTuple):
@@ -177,7 +177,8 @@ def _units(store: Store, variable: Variable, summary: Summary) -> Iterator[Findi
         yield Finding(
             variable.name,
             True,
-            f"{variable.label} has the units '{stated}', which {how} {variable.units}.",
+            f"{variable.label} has the units '{quoted(str(stated), 50)}', which {how} "
+            f"{variable.units}.",
             convert,
         )
         return

@@ -38,6 +38,16 @@ class Epoch(NamedTuple):
     windows: int  # of all processes
     skipped: int  # windows without an observation, which are left out
 
+    def after(self, batches: int, batch_size: int) -> "Epoch":
+        """What is left of it when some batches are done."""
+        done = batches * batch_size
+        return self._replace(
+            cell=self.cell[done:],
+            start=self.start[done:],
+            pool=self.pool[done:],
+            batches=self.batches - batches,
+        )
+
 
 class _Memory:
     """Arrays that TensorFlow takes over without a copy, from memory used before.
@@ -137,20 +147,22 @@ class Stream:
         cardinality = tf.data.experimental.assert_cardinality(self.plan(number).batches)
         return self._dataset([number]).apply(cardinality)
 
-    def epochs(self, numbers: Sequence[int]) -> Iterator[Iterator[dict]]:
+    def epochs(self, numbers: Sequence[int], done: int = 0) -> Iterator[Iterator[dict]]:
         """The batches of several epochs, each to be used up before the next one.
 
         The first batches of an epoch are made while the one before it ends.
 
         Args:
             numbers: Of the epochs.
+            done: Batches of the first of them that are left out.
 
         Raises:
             UserError: The store cannot be read any more.
         """
-        batches = self._running(numbers)
+        batches = self._running(numbers, done)
         for number in numbers:
-            yield itertools.islice(batches, self.plan(number).batches)
+            yield itertools.islice(batches, self.plan(number).batches - done)
+            done = 0
 
     def batches(self, number: int = 0) -> Iterator[dict]:
         """The batches of one epoch, one after the other, as of `epoch`.
@@ -163,18 +175,32 @@ class Stream:
         """
         yield from self._running([number])
 
-    def _running(self, numbers: Sequence[int]) -> Iterator[dict]:
+    def windows_of(self, number: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cells and first days of the windows of a batch, without those that fill it.
+
+        Args:
+            number: Of the epoch.
+            batch: Of the batch in it.
+        """
+        plan = self.plan(number).after(batch, self.batch_size)
+        return plan.cell[: self.batch_size], plan.start[: self.batch_size]
+
+    def _running(self, numbers: Sequence[int], done: int = 0) -> Iterator[dict]:
         try:
-            yield from self._dataset(numbers)
+            yield from self._dataset(numbers, done)
         except tf.errors.OpError as error:
             if self._failure is None:
                 raise
             raise self._failure from error
 
-    def _dataset(self, numbers: Sequence[int]) -> tf.data.Dataset:
+    def _dataset(self, numbers: Sequence[int], done: int = 0) -> tf.data.Dataset:
+        def generate() -> Iterator[dict]:
+            left_out = itertools.chain([done], itertools.repeat(0))
+            for number, batches in zip(numbers, left_out, strict=False):
+                yield from self._told(number, batches)
+
         dataset = tf.data.Dataset.from_generator(
-            lambda: itertools.chain.from_iterable(map(self._told, numbers)),
-            output_signature=self._signature(),
+            generate, output_signature=self._signature()
         )
         options = tf.data.Options()
         # There is nothing to tune, and its thread may hold up the end of an epoch
@@ -220,10 +246,10 @@ class Stream:
             skipped=plan.skipped,
         )
 
-    def _told(self, number: int) -> Iterator[dict]:
-        """The batches of an epoch; keeps the error that ends them."""
+    def _told(self, number: int, done: int) -> Iterator[dict]:
+        """The batches of an epoch that are left; keeps the error that ends them."""
         try:
-            yield from self._batches(self.plan(number))
+            yield from self._batches(self.plan(number).after(done, self.batch_size))
         except UserError as error:
             self._failure = error
             raise

@@ -22,8 +22,10 @@ import tensorstore
 import xarray as xr
 import zarr
 
+from h2mv_tf import archive
+from h2mv_tf.data.metadata import readable, refuse_unsafe
 from h2mv_tf.data.writing import CHUNKS, blocks, open_array
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, listed, printable, quoted, shown, words
 from h2mv_tf.variables import CONSTRAINT_OF, CONSTRAINTS, ERRORS, FORCING, VARIABLES
 
 MASK, STATIC, TRUTH = "mask", "static", "truth"
@@ -32,6 +34,9 @@ OBSERVED = tuple(VARIABLES[name].group for name in CONSTRAINTS)
 ERROR_GROUPS = tuple(VARIABLES[name].group for name in ERRORS.values())
 LAYOUTS = (("lat", "lon"), ("cell",))
 DAY = np.timedelta64(1, "D")
+# What arrays may hold that are no numbers, by the letter of their type.
+KINDS = {"M": "dates", "m": "durations", "c": "complex numbers"}
+KINDS |= dict.fromkeys("OSUTV", "text")
 
 
 class Block(NamedTuple):
@@ -93,19 +98,27 @@ class Store:
                 {"et": "et_xbase"}.
 
         Raises:
-            UserError: There is no store, a group is missing or of an unknown
-                layout, there is no land, or time is not daily or has gaps.
+            UserError: There is no store, it is damaged, archived or would execute
+                what is in it, a group is missing or of an unknown layout, there is
+                no land, or time is not daily or has gaps.
         """
         path = Path(path)
+        with readable(f"Store '{path}'"):
+            return cls._opened_at(path, groups)
+
+    @classmethod
+    def _opened_at(cls, path: Path, groups: Mapping[str, str] | None) -> "Store":
         known = (*REQUIRED, *OBSERVED, *ERROR_GROUPS)
         groups = {group: group for group in known} | dict(groups or {})
         present = _groups(path)
+        whole = [f"{groups[group]}/data" for group in (MASK, STATIC)]
+        refuse_unsafe(path, whole=whole)
         for group in (*REQUIRED, *(k for k, v in groups.items() if k != v)):
             if groups[group] not in present:
                 raise UserError(
-                    f"Store '{path}' lacks group '{groups[group]}'{_label(group)}. "
-                    f"Found: {', '.join(present) or 'none'}. Add the group, or name "
-                    "the one that holds it in data.groups."
+                    f"Store '{path}' lacks group '{quoted(groups[group], 50)}'"
+                    f"{_label(group)}. Found: {listed(present)}. Add the group, or "
+                    "name the one that holds it in data.groups."
                 )
         mask = _open(path, groups, MASK)
         land = mask.fillna(0) != 0
@@ -124,7 +137,7 @@ class Store:
             groups=groups,
             land=land,
             time=_forcing_days(path, groups),
-            static_names=tuple(map(str, names))
+            static_names=tuple(printable(str(name)) for name in names)
             or tuple(f"static_{n}" for n in range(static.sizes["variable"])),
             constraints=constraints,
             errors=tuple(
@@ -197,7 +210,8 @@ class Store:
         units = self._array(STATIC).coords.get("units")
         if units is None or units.dims != ("variable",):
             return {}
-        return dict(zip(self.static_names, map(str, units.values), strict=True))
+        names = (printable(str(unit)) for unit in units.values)
+        return dict(zip(self.static_names, names, strict=True))
 
     @cached_property
     def _land_index(self) -> np.ndarray:
@@ -381,6 +395,10 @@ class Store:
         Raises:
             UserError: The store lacks it, or its time is neither daily nor monthly.
         """
+        with readable(f"'{name}' of store '{self.path}'"):
+            return self._observed(name)
+
+    def _observed(self, name: str) -> xr.DataArray:
         data = self._array(VARIABLES[name].group)
         time, cadence = self.time, "daily"
         if name not in FORCING:
@@ -402,19 +420,22 @@ class Store:
             Variables by registry name, (time, lat, lon), (lat, lon) or (), NaN at sea;
             None where the store has none.
         """
-        if TRUTH not in _groups(self.path):
-            return None
-        return xr.open_zarr(self.path, group=TRUTH, consolidated=False)
+        with readable(f"The truth of store '{self.path}'"):
+            if TRUTH not in _groups(self.path):
+                return None
+            return xr.open_zarr(self.path, group=TRUTH, consolidated=False)
 
     def missing_chunks(self) -> Mapping[str, int]:
         """Chunks that a group's array has lost since it was written, where known."""
-        root = zarr.open_group(self.path, mode="r")
-        written = root.attrs.get(CHUNKS, {})
         lost = {}
-        for group, name in self.groups.items():
-            key = f"{name}/data"
-            if key in written and key in root:
-                lost[group] = written[key] - root[key].nchunks_initialized
+        with readable(self.label):
+            root = zarr.open_group(self.path, mode="r", use_consolidated=False)
+            written = root.attrs.get(CHUNKS)
+            written = written if isinstance(written, Mapping) else {}
+            for group, name in self.groups.items():
+                key = f"{name}/data"
+                if isinstance(written.get(key), int) and key in root:
+                    lost[group] = written[key] - root[key].nchunks_initialized
         return {group: count for group, count in lost.items() if count > 0}
 
     def stored_moments(self, name: str) -> tuple[float, float]:
@@ -426,16 +447,12 @@ class Store:
         Raises:
             UserError: The array has no such attributes.
         """
-        return tuple(float(v) for v in self._moments(VARIABLES[name].group))
+        mean, std = self._moments(VARIABLES[name].group, ())
+        return float(mean), float(std)
 
     def stored_static_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """The attributes `mean` and `std` of the static inputs, one per input."""
-        shape = (len(self.static_names),)
-        mean, std = (
-            np.broadcast_to(np.asarray(values, "float64"), shape)
-            for values in self._moments(STATIC)
-        )
-        return mean, std
+        return self._moments(STATIC, (len(self.static_names),))
 
     def describe(self, cell: int) -> str:
         """A land cell in words, for messages."""
@@ -443,16 +460,33 @@ class Store:
         name = f"{row['name'].item()}, " if "name" in row else ""
         return f"cell {cell} ({name}lat {row.lat.item():g}, lon {row.lon.item():g})"
 
-    def _moments(self, group: str) -> tuple:
-        data = self._array(group)
-        try:
-            return data.attrs["mean"], data.attrs["std"]
-        except KeyError as error:
-            raise UserError(
-                f"Group '{self.groups[group]}' of store '{self.path}' has no attribute "
-                f"{error}, which data.normalization: store needs. Set it, or take "
-                "data.normalization: training."
-            ) from error
+    def _moments(
+        self, group: str, shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The attributes `mean` and `std` of a group's array, of this shape."""
+        attributes = self._array(group).attrs
+        where = f"Group '{self.groups[group]}' of store '{self.path}'"
+        found = []
+        for name in ("mean", "std"):
+            if name not in attributes:
+                raise UserError(
+                    f"{where} has no attribute '{name}', which data.normalization: "
+                    "store needs. Set it, or take data.normalization: training."
+                )
+            try:
+                values = np.asarray(attributes[name], "float64")
+                if not np.isfinite(values).all():
+                    raise ValueError("not finite")
+                found.append(np.broadcast_to(values, shape))
+            except (TypeError, ValueError, OverflowError) as error:
+                expected = " or ".join(["a number", *map(str, shape)])
+                raise UserError(
+                    f"{where} has the attribute {name} = {shown(attributes[name])}. "
+                    f"Expected {expected}. Mend it, or take data.normalization: "
+                    "training."
+                ) from error
+        mean, std = found
+        return mean, std
 
     def request(
         self, constraints: Sequence[str], block: Block
@@ -494,7 +528,10 @@ class Store:
     def _request(self, group: str, block: Block) -> Callable[[], np.ndarray]:
         """Begins to read the cells of a block."""
         data, fast = self._array(group), self._fast(group)
-        begun = fast[(..., *block.region)].read() if fast is not None else None
+        try:
+            begun = fast[(..., *block.region)].read() if fast is not None else None
+        except Exception as error:  # each codec has its own
+            raise self._unreadable(group, block, error) from error
 
         def wait() -> np.ndarray:
             try:
@@ -502,12 +539,18 @@ class Store:
                     values = begun.result()
                 else:
                     values = data.variable[(..., *block.region)].values
+                values = np.asarray(values, "float32")
             except Exception as error:  # each codec has its own
                 raise self._unreadable(group, block, error) from error
+            # Chunks that are not there are missing values, as all are of a lost disk.
+            if not _is_array(self.path / self.groups[group] / "data"):
+                raise UserError(
+                    f"{self.label} has gone while it was read: there is no "
+                    f"'{self.groups[group]}/data' any more. Is its disk connected?"
+                )
             values = values.reshape(*values.shape[: -len(block.region)], -1)
             if len(block.place) < values.shape[-1]:
                 values = values[..., block.place]
-            values = np.asarray(values, "float32")
             if np.isinf(values).any():
                 values = np.where(np.isinf(values), np.float32(np.nan), values)
             return values.T
@@ -532,11 +575,15 @@ class Store:
         cells = self.describe(block.cells[0])
         if len(block.cells) > 1:
             cells += f" to {self.describe(block.cells[-1])}"
-        words = " ".join(str(error).split()) or type(error).__name__
+        where = f"Store '{self.path}': a chunk of '{self.groups[group]}/data'"
+        if isinstance(error, MemoryError):
+            return UserError(
+                f"{where} with {cells} does not fit the memory of this machine. Make "
+                "the store anew, in smaller chunks."
+            )
         return UserError(
-            f"Store '{self.path}': a chunk of '{self.groups[group]}/data' with {cells} "
-            "is truncated or damaged. Copy the store again, or make it anew. The "
-            f"reader says: {words[:200]}"
+            f"{where} with {cells} is truncated or damaged. Copy the store again, or "
+            f"make it anew. The reader says: {words(error)}"
         )
 
     def _array(self, group: str) -> xr.DataArray:
@@ -550,6 +597,10 @@ class Store:
         return {}
 
     def _on_mask(self, group: str) -> xr.DataArray:
+        with readable(f"Group '{self.groups[group]}' of store '{self.path}'"):
+            return self._fitted(group)
+
+    def _fitted(self, group: str) -> xr.DataArray:
         data = _open(self.path, self.groups, group)
         where = f"Group '{self.groups[group]}' of store '{self.path}'"
         if not set(self.land.dims) <= set(data.dims):
@@ -576,8 +627,10 @@ class Store:
 
 
 def _groups(path: Path) -> tuple[str, ...]:
+    archive.refuse(path)
     try:
-        return tuple(sorted(zarr.open_group(path, mode="r").group_keys()))
+        root = zarr.open_group(path, mode="r", use_consolidated=False)
+        return tuple(sorted(root.group_keys()))
     except FileNotFoundError as error:
         raise UserError(
             f"There is no Zarr store at '{path}'. Expected a folder with the groups "
@@ -598,9 +651,14 @@ def _open(path: Path, groups: Mapping[str, str], group: str) -> xr.DataArray:
     where = f"Group '{groups[group]}' of store '{path}'"
     if "data" not in dataset:
         raise UserError(
-            f"{where} has no array 'data'. Found: {', '.join(dataset.data_vars)}."
+            f"{where} has no array 'data'. Found: {listed(dataset.data_vars)}."
         )
     data = dataset["data"]
+    if data.dtype.kind not in "fiub":
+        raise UserError(
+            f"{where} holds {KINDS.get(data.dtype.kind, 'other things')}. Expected "
+            "numbers."
+        )
     first = {MASK: (), STATIC: ("variable",)}.get(group, ("time",))
     layouts = [(*first, *layout) for layout in LAYOUTS]
     if group in ERROR_GROUPS:
@@ -609,11 +667,19 @@ def _open(path: Path, groups: Mapping[str, str], group: str) -> xr.DataArray:
     if dims is None:
         expected = " or ".join(f"({', '.join(layout)})" for layout in layouts)
         raise UserError(
-            f"{where} has dims ({', '.join(data.dims)}). Expected {expected}."
+            f"{where} has dims ({listed(data.dims, '')}). Expected {expected}."
         )
     missing = {"lat", "lon"} - set(data.coords)
     if group == MASK and missing:
         raise UserError(f"{where} has no coordinate {', '.join(sorted(missing))}.")
+    for name in ("lat", "lon") if group == MASK else ():
+        place = data[name]
+        along = "cell" if "cell" in dims else name
+        if place.dtype.kind not in "fiu" or place.dims != (along,):
+            raise UserError(
+                f"{where} has the coordinate {name}({listed(place.dims, '')}) of type "
+                f"{quoted(str(place.dtype), 30)}. Expected numbers along {along}."
+            )
     return data.transpose(*dims)
 
 
@@ -631,15 +697,18 @@ def _without_python(
         None where the values have to be decoded beyond what Zarr does.
     """
     packed = {"scale_factor", "add_offset"} & set(data.encoding)
-    fill = data.encoding.get("_FillValue", np.nan)
-    if packed or data.dtype.kind != "f" or not np.isnan(fill):
-        return None
-    if _stored_dims(path) != data.dims:
-        return None
     try:
-        return open_array(path)[steps]
-    except ValueError:  # a codec that it does not know
+        filled = not np.isnan(data.encoding.get("_FillValue", np.nan))
+        if packed or data.dtype.kind != "f" or filled:
+            return None
+        return open_array(path)[steps] if _stored_dims(path) == data.dims else None
+    except Exception:  # what it does not know, xarray may
         return None
+
+
+def _is_array(path: Path) -> bool:
+    """Whether an array is there, of format 3 or 2."""
+    return (path / "zarr.json").exists() or (path / ".zarray").exists()
 
 
 def _stored_dims(path: Path) -> tuple[str, ...]:
@@ -654,10 +723,18 @@ def _time(data: xr.DataArray, where: str) -> pd.DatetimeIndex:
     """The days of an array's time axis."""
     index = data.indexes.get("time")
     if not isinstance(index, pd.DatetimeIndex):
-        found = "no time" if index is None else f"calendar '{data.time.dt.calendar}'"
+        found = "no time"
+        if index is not None:
+            calendar = getattr(index, "calendar", None)
+            found = f"calendar '{calendar}'" if calendar else "times without dates"
         raise UserError(
             f"{where} has {found}. Expected a time axis of the standard calendar; "
             "convert it with xarray's convert_calendar."
+        )
+    if not len(index) or index.hasnans:
+        raise UserError(
+            f"{where} has {'steps without a date' if len(index) else 'no steps'}. "
+            "Expected a date for each step."
         )
     return index.normalize()
 

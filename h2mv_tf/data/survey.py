@@ -14,7 +14,7 @@ import numpy as np
 from h2mv_tf.data.series import Series, read
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.windows import Observed, Record, observed
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, quoted, shown, words
 from h2mv_tf.variables import ANOMALIES, CONSTRAINT_OF, ERRORS, FORCING, VARIABLES
 
 logger = logging.getLogger(__name__)
@@ -48,13 +48,32 @@ class Statistics:
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, Mapping]) -> "Statistics":
-        """The inverse of `to_dict`."""
-        return cls(
-            **{
-                part: {name: Moments(**moments) for name, moments in values.items()}
-                for part, values in parts.items()
-            }
-        )
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: It is something else, or what cannot scale anything.
+        """
+        try:
+            found = cls(
+                **{
+                    part: {
+                        str(name): Moments(**dict(moments))
+                        for name, moments in dict(values).items()
+                    }
+                    for part, values in dict(parts).items()
+                }
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"no moments of inputs: {words(error)}") from error
+        for values in (found.forcing, found.static, found.constraints):
+            for name, moments in values.items():
+                if not all(
+                    isinstance(x, int | float) and abs(x) < np.inf for x in moments
+                ):
+                    raise ValueError(
+                        f"'{quoted(name, 50)}' has moments {shown(tuple(moments))}"
+                    )
+        return found
 
 
 class Summary(NamedTuple):

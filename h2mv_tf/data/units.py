@@ -4,6 +4,8 @@
 172800.0
 """
 
+import re
+
 import numpy as np
 import pint
 from cf_xarray.units import units
@@ -17,6 +19,12 @@ for _per_area, _depth in (
         _per_area, _depth, lambda _, amount: amount / units("1000 kg m-3")
     )
 EQUIVALENT = " of water equivalent"
+LONGEST = 200  # characters
+# The parser works out powers of numbers, as 10^6, and would do so for days with 9^9^9.
+_POWER = re.compile(r"[\d.)]\s*(?:\*\*|\^|[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+)")
+_LARGE_POWER = re.compile(
+    r"(?:\*\*|\^)\W*\d{4}|[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]{4}"
+)
 
 
 def converted(values, found: str, wanted: str):
@@ -60,7 +68,11 @@ def quantity(given: float | str, wanted: str) -> float:
 
 
 def _unit(text: str) -> pint.Unit:
-    return units.Unit(str(text).replace(EQUIVALENT, ""))
+    text = str(text).replace(EQUIVALENT, "")
+    powers = len(_POWER.findall(text))
+    if len(text) > LONGEST or powers > 1 or _LARGE_POWER.search(text):
+        raise ValueError("units with powers of powers, or longer than any")
+    return units.Unit(text)
 
 
 def converts(found: str, wanted: str) -> bool:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dask.array
-import filelock
 import numcodecs
 import numpy as np
 import tensorstore
@@ -29,21 +28,19 @@ import xarray as xr
 import zarr
 
 from h2mv_tf.errors import UserError
+from h2mv_tf.files import LOCK, UnwritableError, busy, refuse_existing
+from h2mv_tf.locks import acquire, held
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1_000_000  # all days of a tile of neighbouring cells
 SPACE = ("lat", "lon", "cell")
 # Within the hidden folder.
-STORE, PLAN, JOURNALS, LOCK = "store", "plan.json", "journals", "lock"
+STORE, PLAN, JOURNALS = "store", "plan.json", "journals"
 SCRATCH, FINISHED = "scratch", "finished"
 PATIENCE = 600  # seconds that a shard waits for another to begin or to end
 CONVENTIONS = "CF-1.11"
 CHUNKS = "chunks_written"  # attribute of a store: how many files each array has
-
-
-class UnwritableError(UserError):
-    """A path that cannot be written, as on a full disk."""
 
 
 class Shard(NamedTuple):
@@ -266,7 +263,7 @@ def writing(
             locks = _Locks(folder, path, shard)
             stack.enter_context(locks)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise UnwritableError.of(path, error) from error
         try:
             with locks.together():
                 _begin(folder, plan, zarr_format, path, shard)
@@ -289,7 +286,7 @@ def writing(
             if shard.count > 1 and path.exists():  # another shard was the last
                 return
             hint = f" Call again to continue, or remove '{folder}'." if keep else ""
-            raise _unwritable(path, error, hint) from error
+            raise UnwritableError.of(path, error, hint) from error
         except UnwritableError:  # another store that is written along with this one
             raise
         except UserError:  # the same call would end the same way
@@ -298,39 +295,6 @@ def writing(
         finally:
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def refuse_existing(path: Path) -> None:
-    """Raises a UserError where the path exists."""
-    if path.exists():
-        raise UserError(f"'{path}' exists. Remove it, or choose another name.")
-
-
-@contextlib.contextmanager
-def made(folder: str | Path) -> Iterator[Path]:
-    """Makes a folder of files, which is there only when all of them are.
-
-    Args:
-        folder: To make; must not exist.
-
-    Yields:
-        Where to write them.
-
-    Raises:
-        UserError: It exists, or cannot be written.
-    """
-    folder = Path(folder)
-    refuse_existing(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_store(
@@ -427,53 +391,33 @@ class _Locks:
     """
 
     def __init__(self, folder: Path, path: Path, shard: Shard):
-        self._folder, self._path, self._shard = folder, path, shard
-        self._own = self._lock(f"{shard.index}of{shard.count}")
-        self._common = self._lock("all")
+        self._folder, self._shard, self._busy = folder, shard, busy(path)
 
     def __enter__(self):
+        own = self._file(f"{self._shard.index}of{self._shard.count}")
         with self.together():
-            self._acquire(self._own)
-            own = Path(self._own.lock_file).name
-            for file in self._folder.glob(f"*.{LOCK}"):
-                count = file.stem.partition("of")[2]
-                same = count == str(self._shard.count) and count != "1"
-                if file.name not in (own, f"all.{LOCK}") and not same:
-                    other = filelock.FileLock(file)
-                    self._acquire(other)
-                    other.release()
+            self._own = acquire(own, self._busy)
+            try:
+                for file in self._folder.glob(f"*.{LOCK}"):
+                    count = file.stem.partition("of")[2]
+                    same = count == str(self._shard.count) and count != "1"
+                    if file not in (own, self._file("all")) and not same:
+                        with held(file, self._busy):
+                            pass  # its holder is gone
+            except BaseException:
+                self._own.release()
+                raise
         return self
 
     def __exit__(self, *_):
         self._own.release()
 
-    @contextlib.contextmanager
-    def together(self):
+    def together(self) -> contextlib.AbstractContextManager[None]:
         """Holds back the other processes."""
-        try:
-            self._common.acquire(timeout=PATIENCE)
-        except filelock.Timeout as error:
-            raise self._busy() from error
-        try:
-            yield
-        finally:
-            self._common.release()
+        return held(self._file("all"), self._busy, patience=PATIENCE)
 
-    def _lock(self, name: str) -> filelock.FileLock:
-        return filelock.FileLock(self._folder / f"{name}.{LOCK}")
-
-    def _acquire(self, lock: filelock.FileLock) -> None:
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            self._own.release()
-            raise self._busy() from error
-
-    def _busy(self) -> UserError:
-        return UserError(
-            f"'{self._path}' is being written by another process. Wait until it is "
-            "there, or choose another name."
-        )
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.{LOCK}"
 
 
 def _begin(
@@ -497,10 +441,6 @@ def _begin(
     (folder / JOURNALS).mkdir()
     zarr.open_group(folder / STORE, mode="w", zarr_format=zarr_format)
     written.write_text(wanted, encoding="utf-8")
-
-
-def _unwritable(path: Path, error: OSError, hint: str = "") -> UnwritableError:
-    return UnwritableError(f"Cannot write '{path}': {error.strerror or error}.{hint}")
 
 
 def _line(key: Sequence) -> str:

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from h2mv_tf.data.writing import refuse_existing
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.balance import CLOSURE, LARGEST, place
 from h2mv_tf.evaluation.blocks import H2MV
+from h2mv_tf.files import refuse_existing
 
 SCORES, TABLE, METRICS = "scores.nc", "scores.csv", "metrics.json"
 PROBABILISTIC, PROBABILISTIC_TABLE = "probabilistic.nc", "probabilistic.csv"

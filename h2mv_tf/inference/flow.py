@@ -21,12 +21,12 @@ from h2mv_tf.data.writing import (
     CHUNKS,
     Shard,
     Writer,
-    refuse_existing,
     tile_of,
     writing,
 )
 from h2mv_tf.ensemble import OF_ONE_MODEL
 from h2mv_tf.errors import UserError
+from h2mv_tf.files import refuse_existing
 from h2mv_tf.inference import hands
 from h2mv_tf.inference.job import (
     COPIES,

@@ -6,6 +6,7 @@ A page that needs nothing but itself: no script, no style sheet, no picture from
 elsewhere. It tells what it finds in the folder and which command makes the rest.
 """
 
+import contextlib
 import os
 import re
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from h2mv_tf import __version__
+from h2mv_tf.data.metadata import readable
 from h2mv_tf.errors import UserError
 from h2mv_tf.report import contents
 from h2mv_tf.report.parts import DAILY
@@ -55,16 +57,18 @@ def write(folder: Path, to: Path | None = None) -> Path:
         UserError: It is neither folder, something in it cannot be read, or the file
             cannot be written.
     """
-    page = contents.read(Path(folder))
-    text = _TEMPLATES.get_template("report.html.j2").render(
-        page=page, now=datetime.now(UTC), version=__version__
-    )
+    with readable(f"What is in '{folder}'"):
+        page = contents.read(Path(folder))
+        text = _TEMPLATES.get_template("report.html.j2").render(
+            page=page, now=datetime.now(UTC), version=__version__
+        )
     to = Path(folder) / NAME if to is None else Path(to)
     partial = to.with_name(to.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(partial, to)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # as on a disk that cannot be written
+            partial.unlink(missing_ok=True)
         raise UserError(f"Cannot write report '{to}': {error.strerror}.") from error
     return to

@@ -1,11 +1,11 @@
 """Files of a folder, each of which may be there or not."""
 
-import json
 from pathlib import Path
 
 import xarray as xr
 
-from h2mv_tf.errors import UserError
+from h2mv_tf.documents import parsed_json
+from h2mv_tf.errors import UserError, shown, words
 
 PREDICTIONS, ENSEMBLE, SAMPLES = "predictions", "ensemble", "samples"  # no suffix
 SUFFIXES = (".zarr", ".nc")
@@ -43,7 +43,7 @@ def dataset(file: Path) -> xr.Dataset:
         return xr.Dataset()
     try:
         return xr.open_dataset(file)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the readers raise what they like
         raise UserError(
             f"'{file}' is not NetCDF. Remove it, and make it again with the command "
             "that made it."
@@ -59,6 +59,9 @@ def mapping(file: Path) -> dict:
     if not file.is_file():
         return {}
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"'{file}' is not JSON: {error}.") from error
+        found = parsed_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{file}' is not JSON: {words(error)}.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"'{file}' holds {shown(found)}. Expected names and values.")
+    return found

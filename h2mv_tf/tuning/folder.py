@@ -18,14 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import filelock
 import pydantic
 import yaml
 
-from h2mv_tf import config
+from h2mv_tf import config, locks
 from h2mv_tf.config import Config, Provenance, Section
 from h2mv_tf.errors import UserError
-from h2mv_tf.run_folder import RunFolder, provenance, write_whole
+from h2mv_tf.files import write_whole
+from h2mv_tf.run_folder import RunFolder, provenance
 from h2mv_tf.tuning.journal import EPOCHS
 from h2mv_tf.tuning.space import Field, Space
 
@@ -159,15 +159,14 @@ class SweepFolder:
         Raises:
             UserError: Somebody does, or the folder cannot be made.
         """
-        lock, made = filelock.FileLock(self.path / "lock"), not self.path.exists()
+        made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UserError(
+            lock = locks.acquire(
+                self.path / "lock",
                 f"Another process searches in '{self.path}'. Wait for it, or choose "
-                "another --run-dir."
-            ) from None
+                "another --run-dir.",
+            )
         except OSError as error:
             raise UserError(
                 f"Cannot write to '{self.path}': {error.strerror or error}."

@@ -7,8 +7,8 @@ import pandas as pd
 
 from h2mv_tf import config, plots
 from h2mv_tf.config import Config
+from h2mv_tf.files import write_whole
 from h2mv_tf.plots import style
-from h2mv_tf.run_folder import write_whole
 from h2mv_tf.tuning import board, oracles
 from h2mv_tf.tuning.folder import Settings, SweepFolder
 from h2mv_tf.tuning.importance import importance

@@ -183,7 +183,7 @@ class Worker(BaseTuner):
                 self._wait()
         if status == process.FULL:
             raise OSError(f"the disk is full; see '{log}'")
-        if -status in process.INTERRUPTIONS or status == console.INTERRUPTED:
+        if -status in process.INTERRUPTIONS or status in console.INTERRUPTIONS:
             raise KeyboardInterrupt
         # A crash after its result was written, as it ended, is none of the trial.
         if folder.load_fold(fold) is None:

@@ -11,13 +11,12 @@ import tempfile
 from pathlib import Path
 
 import click
-import filelock
 import numpy as np
 
-from h2mv_tf import config, console
+from h2mv_tf import config, console, locks
 from h2mv_tf.config import Config
-from h2mv_tf.data.writing import made
 from h2mv_tf.errors import UserError
+from h2mv_tf.files import UnwritableError, made
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.tuning import process
 from h2mv_tf.tuning.folder import FoldResult, TrialFolder
@@ -38,10 +37,10 @@ def main(path: Path, fold: int, objective: Objective, begun_by: Path | None) -> 
         try:
             # Waits for another process that trains it: one whose search was killed
             # ends in a moment, one of a worker elsewhere leaves its result.
-            with filelock.FileLock(trial.lock_file(fold)):
+            with locks.held(trial.lock_file(fold), "", patience=locks.FOREVER):
                 if trial.load_fold(fold) is None:
                     trial.save_fold(fold, trained(trial, fold, objective, before))
-        except OSError as error:
+        except (OSError, UnwritableError) as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             sys.exit(process.FULL)
@@ -68,11 +67,9 @@ def trained(
 
     settings, run = config.load(trial.config_file(fold)), trial.run(fold)
     distribution.make_devices(settings.distribution.devices)
-    if not run.resumable:
-        shutil.rmtree(run.path, ignore_errors=True)
-        if before is not None:
-            _copy(before.run(fold), run, settings)
-    training.fit(settings, run, resume=run.resumable, exports=False)
+    if before is not None and not run.path.exists():
+        _copy(before.run(fold), run, settings)
+    training.fit(settings, run, resume=run.path.exists(), exports=False)
     metrics = run.load_json(run.metrics_file)
     if objective.of_the_loss:
         score = metrics["validation_loss"]

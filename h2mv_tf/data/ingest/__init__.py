@@ -20,8 +20,9 @@ from h2mv_tf.data.ingest.land import derived_inputs, land_mask, static_inputs
 from h2mv_tf.data.ingest.names import choose, timeless_errors
 from h2mv_tf.data.ingest.report import Report, Row, rows
 from h2mv_tf.data.ingest.sources import Source, other_places, paths_of, reading
-from h2mv_tf.data.writing import refuse_existing, tile_of, writing
+from h2mv_tf.data.writing import tile_of, writing
 from h2mv_tf.errors import UserError
+from h2mv_tf.files import refuse_existing
 from h2mv_tf.variables import FORCING
 
 __all__ = ["Report", "Row", "ingest"]

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from h2mv_tf.errors import UserError
+from h2mv_tf.data.metadata import open_lazily
+from h2mv_tf.errors import UserError, listed, words
 
 COORDINATES = {
     "time": {"standard_name": "time"},
@@ -73,10 +74,10 @@ class Source(NamedTuple):
             except Exception as found:  # readers raise what they like
                 return UserError(
                     f"'{path}' cannot be read at '{data.name}'; it may be truncated. "
-                    f"The reader says: {_first_line(found)}"
+                    f"The reader says: {words(found)}"
                 )
         return UserError(
-            f"'{'+'.join(names)}' cannot be read. The reader says: {_first_line(error)}"
+            f"'{'+'.join(names)}' cannot be read. The reader says: {words(error)}"
         )
 
 
@@ -126,6 +127,11 @@ def reading(paths: Sequence[Path], chunk_bytes: float) -> Iterator[Source]:
                         pieces.setdefault(str(name), []).append(piece)
             except UserError as error:
                 raise UserError(f"Source '{path}': {error}") from error
+            except Exception as error:  # readers raise what they like
+                raise UserError(
+                    f"Source '{path}': its coordinates cannot be read. The reader "
+                    f"says: {words(error)}"
+                ) from error
         if not any("time" in p.data.coords for all in pieces.values() for p in all):
             raise UserError(f"Source '{paths[0]}': {lacking('time', datasets[0])}")
         yield Source(
@@ -137,20 +143,15 @@ def reading(paths: Sequence[Path], chunk_bytes: float) -> Iterator[Source]:
 
 
 def _opened(path: Path) -> xr.Dataset:
-    options = {"chunks": None, "decode_timedelta": False}
     try:
-        if path.is_dir():
-            return xr.open_zarr(path, consolidated=False, **options)
-        return xr.open_dataset(path, **options)
-    except (OSError, ValueError, KeyError) as error:
+        return open_lazily(path, chunks=None, decode_timedelta=False)
+    except UserError:
+        raise
+    except Exception as error:  # readers raise what they like
         raise UserError(
             f"'{path}' cannot be read; expected NetCDF or Zarr with CF attributes. "
-            f"The reader says: {_first_line(error)}"
+            f"The reader says: {words(error)}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 # One file: its axes under our names
@@ -228,7 +229,7 @@ def lacking(name: str, dataset: xr.Dataset) -> str:
     """
     return (
         f"there is no coordinate {COORDINATES[name]['standard_name']}. Found: "
-        f"{', '.join(map(str, dataset.variables))}."
+        f"{listed(dataset.variables)}."
     )
 
 
@@ -351,7 +352,7 @@ def _read(piece: Piece) -> xr.DataArray:
     except Exception as error:  # readers raise what they like
         raise UserError(
             f"'{piece.path}' cannot be read at '{piece.data.name}'. The reader says: "
-            f"{_first_line(error)}"
+            f"{words(error)}"
         ) from error
 
 
@@ -425,7 +426,7 @@ def _refuse_other_values(first: Piece, second: Piece, a, b) -> None:
     except Exception as error:  # readers raise what they like
         raise UserError(
             f"'{first.path}' or '{second.path}' cannot be read at '{a.name}'. The "
-            f"reader says: {_first_line(error)}"
+            f"reader says: {words(error)}"
         ) from error
     if not count:
         return

@@ -1,0 +1,148 @@
+"""Checkpoints: from which a training goes on as if it had never stopped.
+
+    checkpoints/last       weights, optimizer and progress; the best weights so far
+    checkpoints/before     the one that was saved before it
+    checkpoints/damaged    one that could not be read, set aside
+
+Each is there whole, or not at all, and knows what its files have to be.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from h2mv_tf.errors import UserError, words
+from h2mv_tf.files import DIGEST, digest, sync, write_whole
+
+if TYPE_CHECKING:
+    import keras
+
+LAST, BEFORE = NAMES = ("last", "before")
+DAMAGED = "damaged"
+WEIGHTS, BEST, PROGRESS = "model.weights.h5", "best.weights.h5", "progress.json"
+logger = logging.getLogger(__name__)
+
+
+class Progress(NamedTuple):
+    """How far a training has come.
+
+    Besides, a checkpoint holds weights and optimizer, whose count of steps is what
+    all random numbers of a training follow from.
+    """
+
+    epoch: int = 0  # those that are done
+    best_epoch: int = 0  # from 1; 0 before any epoch counts
+    best_loss: float | None = None  # of validation
+    wait: int = 0  # epochs since the best one
+    skipped_in_a_row: int = 0  # steps that were not finite, up to now
+    # Of the epoch that is begun:
+    batches: int = 0  # that are done
+    sums: Mapping[str, float] = {}  # terms of the objective over them
+    counts: Mapping[str, int] = {}
+    skipped: int = 0  # of these batches
+    seconds: float = 0.0  # that they took
+    waiting: float = 0.0  # of them for data
+
+
+class Checkpoints:
+    """The checkpoints of a training.
+
+    Args:
+        folder: Where they are.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @property
+    def there(self) -> bool:
+        """Whether there is one."""
+        return any((self.folder / name).is_dir() for name in NAMES)
+
+    @property
+    def best_weights(self) -> Path:
+        """Weights of the epoch with the least validation loss, of the last one."""
+        return self.folder / LAST / BEST
+
+    def weights(self, model: "keras.Model") -> bytes:
+        """The weights of a model as a file holds them."""
+        partial = self.folder / f"partial.{BEST}"
+        model.save_weights(partial, overwrite=True)
+        content = partial.read_bytes()
+        partial.unlink()
+        return content
+
+    def save(
+        self, model: "keras.Model", progress: Progress, best: bytes | None = None
+    ) -> None:
+        """Saves a checkpoint, all or nothing; the last one becomes the one before.
+
+        Args:
+            model: Compiled with its optimizer.
+            progress: How far it has come.
+            best: Of `weights`, as they were in the best epoch.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        partial, last, before = (
+            self.folder / name for name in ("partial", LAST, BEFORE)
+        )
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        model.save_weights(partial / WEIGHTS)
+        if best is not None:
+            (partial / BEST).write_bytes(best)
+        written = {file.name: digest(file) for file in sorted(partial.iterdir())}
+        for name in written:
+            sync(partial / name)
+        content = {**progress._asdict(), DIGEST: written}
+        write_whole(partial / PROGRESS, json.dumps(content, indent=2, allow_nan=False))
+        sync(partial)
+        if last.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            last.rename(before)
+        partial.rename(last)
+        sync(self.folder)
+
+    def load(self, model: "keras.Model") -> tuple[Progress, bytes | None]:
+        """Restores the last checkpoint, or the one before where it is damaged.
+
+        What is damaged is set aside, so that it does not push out the good one.
+
+        Args:
+            model: Compiled with its optimizer.
+
+        Returns:
+            How far it had come, and the best weights of that time.
+
+        Raises:
+            UserError: All are damaged.
+        """
+        for folder in (self.folder / name for name in NAMES):
+            if not folder.is_dir():
+                continue
+            try:
+                text = (folder / PROGRESS).read_text(encoding="utf-8")
+                content = json.loads(text)
+                for name, expected in content.pop(DIGEST).items():
+                    if digest(folder / name) != expected:
+                        raise ValueError(f"{name} is not what was written")
+                progress = Progress(**content)
+                best = folder / BEST
+                weights = best.read_bytes() if progress.best_epoch else None
+                model.load_weights(folder / WEIGHTS)
+            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                logger.warning("Checkpoint '%s' is damaged: %s.", folder, words(error))
+                aside = self.folder / DAMAGED
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+                continue
+            return progress, weights
+        raise UserError(
+            f"The checkpoints in '{self.folder}' are damaged, so that this run cannot "
+            "be resumed. Start anew with another --run-dir."
+        )

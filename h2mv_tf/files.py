@@ -1,0 +1,118 @@
+"""Files and folders that are there whole, or not at all.
+
+They are written under another name, are on the disk, and only then get their own.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from h2mv_tf.errors import UserError
+from h2mv_tf.locks import held
+
+DIGEST = "sha256"
+LOCK = "lock"  # within a folder that is being made
+
+
+class UnwritableError(UserError):
+    """A path that cannot be written, as on a full disk.
+
+    Attributes:
+        errno: As of the system's error; None where it has told none.
+    """
+
+    errno: int | None = None
+
+    @classmethod
+    def of(cls, path: Path, error: OSError, hint: str = "") -> "UnwritableError":
+        """What the system says of a path, and what to do."""
+        found = cls(f"Cannot write '{path}': {error.strerror or error}.{hint}")
+        found.errno = error.errno
+        return found
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises a UserError where the path exists."""
+    if path.exists():
+        raise UserError(f"'{path}' exists. Remove it, or choose another name.")
+
+
+def busy(path: Path) -> str:
+    """What to say of a path that another process makes."""
+    return (
+        f"'{path}' is being written by another process. Wait until it is there, or "
+        "choose another name."
+    )
+
+
+@contextlib.contextmanager
+def made(folder: str | Path) -> Iterator[Path]:
+    """Makes a folder of files, which is there only when all of them are.
+
+    Args:
+        folder: To make; must not exist.
+
+    Yields:
+        Where to write them.
+
+    Raises:
+        UserError: It exists, is being made by another process, or cannot be written.
+    """
+    folder = Path(folder)
+    refuse_existing(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        with held(partial / LOCK, busy(folder)):
+            refuse_existing(folder)  # another process may have been faster
+            _clear(partial)
+            try:
+                yield partial
+                (partial / LOCK).unlink()
+                partial.rename(folder)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise UnwritableError.of(folder, error) from error
+
+
+def _clear(partial: Path) -> None:
+    """Removes what a call that was killed has left."""
+    for left in partial.iterdir():
+        if left.name == LOCK:
+            continue
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a text file, all or nothing, over the one that is there."""
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("w", encoding="utf-8") as content:
+        content.write(text)
+        content.flush()
+        os.fsync(content.fileno())  # on the disk before its name is
+    os.replace(partial, file)
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, DIGEST).hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt":  # which syncs neither folders nor what is only read
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
