@@ -8,6 +8,7 @@ window, and of the last of its days, as the way back takes them from last to fir
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -58,7 +59,7 @@ def diagnose(
     """
     for weight in trainer.model.weights:
         if not np.isfinite(weight.numpy()).all():
-            return Finding("weight", weight.path)
+            return Finding("weight", weight_name(weight))
     parts = trainer.parts(batch, number)
     for look in (_inputs, _values, _terms):
         for part in parts:
@@ -69,6 +70,11 @@ def diagnose(
             if found := _gradient(trainer, part, counts, warmth):
                 return _within(found, part)
     return None
+
+
+def weight_name(weight: keras.Variable) -> str:
+    """The name of a weight within its model."""
+    return weight.path.partition("/")[2]
 
 
 def _within(found: Finding, part: Part) -> Finding:
@@ -173,7 +179,7 @@ def _gradient(
         found = trainer.gradients(of_some(first, end), counts, warmth)
         weights = trainer.model.trainable_variables
         return [
-            weight.path
+            weight_name(weight)
             for weight, gradient in zip(weights, found, strict=True)
             if not np.isfinite(gradient.numpy()).all()
         ]

@@ -23,7 +23,7 @@ from h2mv_tf import config, distribution
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import Moments, Statistics
 from h2mv_tf.data.windows import Windows
-from h2mv_tf.diagnosis import Finding, diagnose
+from h2mv_tf.diagnosis import Finding, diagnose, weight_name
 from h2mv_tf.errors import UserError, words
 from h2mv_tf.files import made
 from h2mv_tf.model import H2MV
@@ -298,7 +298,7 @@ def _norms(model: H2MV, gradients: Sequence[tf.Tensor]) -> dict[str, float]:
     """The norm of the gradient of each weight, in double precision."""
     weights = model.trainable_variables[: len(gradients)]
     return {
-        weight.path: float(np.linalg.norm(np.asarray(gradient, "float64")))
+        weight_name(weight): float(np.linalg.norm(np.asarray(gradient, "float64")))
         for weight, gradient in zip(weights, gradients, strict=True)
     }
 

@@ -6,6 +6,7 @@ in `training_loop`, and ends with what the best weights come to.
 
 import contextlib
 import logging
+import math
 import shutil
 import tempfile
 import time
@@ -125,16 +126,22 @@ def _fit(
     _tell(task)
     loop()
 
-    model.load_weights(loop.checkpoints.best_weights)
-    if model.observed:
-        trainer.calibrate(task.validation)
     history = loop.history
-    test = _evaluated(config, run, task, trainer, epoch=len(history))
-    if test.residual > CLOSED:
-        logger.warning("Water balance residual of %.1e mm d-1.", test.residual)
     # One that was ended in its warm-up has no other epochs.
     warm = [row for row in history if row["epoch"] > config.warm_up] or history
     best = min(warm, key=lambda row: row["val_loss"])
+    if not math.isfinite(best["val_loss"]):
+        raise UserError(
+            f"In no epoch of '{run.path}' the validation was finite, so that there is "
+            f"no best one. Train anew with a training.learning_rate below "
+            f"{config.training.learning_rate:g}."
+        )
+    model.load_weights(loop.checkpoints.best_weights)
+    if model.observed:
+        trainer.calibrate(task.validation)
+    test = _evaluated(config, run, task, trainer, epoch=len(history))
+    if test.residual > CLOSED:
+        logger.warning("Water balance residual of %.1e mm d-1.", test.residual)
     metrics = run.load_json(run.metrics_file) | {
         "measure": task.objective.measure,
         "counted": task.objective.counted,

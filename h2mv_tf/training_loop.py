@@ -236,7 +236,7 @@ class TrainingLoop:
             logger.warning("%s It is skipped.", line)
             return
         self._save()  # as it was before the step
-        many = f"It is the {row}th in a row. " * (row > 1)
+        many = f"It is number {row} in a row. " * (row > 1)
         raise UserError(
             f"{line} {many}Go on from before it with another training.on_nonfinite "
             f"(--resume --set training.on_nonfinite=skip), or train anew with a "

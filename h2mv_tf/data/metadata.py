@@ -21,6 +21,9 @@ from h2mv_tf.errors import UserError, quoted, words
 # Of an array of format 2, of anything of format 3, of all of a store of format 2.
 ARRAY, EITHER, CONSOLIDATED = ".zarray", "zarr.json", ".zmetadata"
 ATTRIBUTES = ("attributes", ".zattrs")
+METADATA = (ARRAY, EITHER, CONSOLIDATED, ".zattrs")
+# Of a chunk of Blosc: bytes of its header, the last of which tell how long it is.
+BLOSC_HEADER, BLOSC_LENGTH = 16, 12
 EXECUTING = ("pickle",)  # codecs whose data are programs
 LARGEST_FILE = 50_000_000  # bytes of metadata
 MOST_CHUNKS = 100_000  # of an array that is read at once
@@ -37,6 +40,7 @@ class Declared(NamedTuple):
     shape: tuple[int, ...]
     chunk: tuple[int, ...]
     value: float  # bytes
+    blosc: bool  # whether its chunks are as Blosc makes them
 
 
 @contextlib.contextmanager
@@ -81,13 +85,6 @@ def refuse_unsafe(store: Path, *, whole: Collection[str] = ()) -> None:
         sizes = {"chunks": _product(array.chunk) * array.value}
         if at_once:
             sizes["values"] = _product(array.shape) * max(array.value, VALUE)
-            parts = zip(array.shape, array.chunk, strict=False)
-            count = _product(-(-size // max(side, 1)) for size, side in parts)
-            if count > MOST_CHUNKS:
-                raise UserError(
-                    f"{where} is in {count:.3g} chunks, and it is read at once; "
-                    f"expected {MOST_CHUNKS} at most. Make the store anew."
-                )
         for what, size in sizes.items():
             if size > most:
                 raise UserError(
@@ -95,6 +92,16 @@ def refuse_unsafe(store: Path, *, whole: Collection[str] = ()) -> None:
                     f"memory for {most / 1e9:.3g} GB. It is damaged, or for a larger "
                     "machine."
                 )
+        if at_once:
+            parts = zip(array.shape, array.chunk, strict=False)
+            count = _product(-(-size // max(side, 1)) for size, side in parts)
+            if count > MOST_CHUNKS:
+                raise UserError(
+                    f"{where} is in {count:.3g} chunks, and it is read at once; "
+                    f"expected {MOST_CHUNKS} at most. Make the store anew."
+                )
+            if array.blosc:
+                _refuse_cut(store / array.name, where)
 
 
 def open_lazily(path: Path, **options) -> xr.Dataset:
@@ -185,13 +192,41 @@ def _refuse_executing(file: Path, content: object) -> None:
             _refuse_executing(file, value)
 
 
+def _refuse_cut(array: Path, where: str) -> None:
+    """Refuses chunks of Blosc that are not as long as they tell.
+
+    Of one that is cut, numcodecs may copy whatever lies behind it in memory.
+    """
+    for file in array.rglob("*"):
+        if file.name in METADATA or not file.is_file():
+            continue
+        with file.open("rb") as chunk:
+            told = int.from_bytes(chunk.read(BLOSC_HEADER)[BLOSC_LENGTH:], "little")
+        if told != file.stat().st_size:
+            raise UserError(
+                f"{where}: the chunk '{file.relative_to(array)}' is truncated or "
+                "damaged. Copy the store again, or make it anew."
+            )
+
+
 def _declared(name: str, content: Mapping) -> Declared:
     grid = content.get("chunk_grid")
     chunks = content.get("chunks")
     if isinstance(grid, Mapping) and isinstance(grid.get("configuration"), Mapping):
         chunks = grid["configuration"].get("chunk_shape")
     kind = content.get("dtype", content.get("data_type"))
-    return Declared(name, _sizes(content.get("shape")), _sizes(chunks), _bytes(kind))
+    codecs = content.get("codecs")
+    last = content.get("compressor") or (
+        codecs[-1] if isinstance(codecs, list) and codecs else None
+    )
+    named = (last.get("id"), last.get("name")) if isinstance(last, Mapping) else (last,)
+    return Declared(
+        name=name,
+        shape=_sizes(content.get("shape")),
+        chunk=_sizes(chunks),
+        value=_bytes(kind),
+        blosc=any(str(word).endswith("blosc") for word in named),
+    )
 
 
 def _sizes(numbers: object) -> tuple[int, ...]:
