@@ -22,7 +22,12 @@ from h2mv_tf.variables import FORCING
 # Of a `.keras` file.
 CONFIGURATION, WEIGHTS, ABOUT = "config.json", "model.weights.h5", "metadata.json"
 LARGEST_CONFIGURATION = 1_000_000  # bytes
-CLASS = "h2mv_tf>H2MV"  # as Keras registers it
+# As Keras tells whose class it is.
+CLASS = {
+    "module": "h2mv_tf.model",
+    "class_name": "H2MV",
+    "registered_name": "h2mv_tf>H2MV",
+}
 VALUE = 8  # bytes, at most
 COPIES = 3  # of each weight, while they are read
 
@@ -47,7 +52,7 @@ class _Settings(pydantic.BaseModel):
 
     name: str
     trainable: bool = True
-    dtype: _Precision
+    dtype: _Precision | Literal["float32", "float64"]
     static_size: Size
     encoder_units: Size = 150
     encoder_layers: Annotated[int, Field(ge=1, le=1000, strict=True)] = 1
@@ -119,10 +124,11 @@ def refuse_other(file: Path) -> None:
             )
         content = parsed_json(archive.read(CONFIGURATION))
     parts = content if isinstance(content, dict) else {}
-    named = parts.get("registered_name")
-    if named != CLASS or parts.get("compile_config"):
+    if any(parts.get(key) != value for key, value in CLASS.items()):
         raise ValueError(
-            f"it holds a model of the class {shown(named, 50)}, expected '{CLASS}' "
-            "without an optimizer"
+            f"it holds a model of the class {shown(parts.get('class_name'), 50)}, "
+            f"expected {CLASS['class_name']} of {CLASS['module']}"
         )
+    if parts.get("compile_config"):
+        raise ValueError("it holds an optimizer, expected none")
     checked(parts.get("config", {}))

@@ -4,15 +4,21 @@
     checkpoints/before     the one that was saved before it
     checkpoints/damaged    one that could not be read, set aside
 
-Each is there whole, or not at all, and knows what its files have to be.
+Each is there whole, or not at all, and knows what its files have to be. Keras' own
+files of weights will not do: where a disk is full, the library beneath them ends the
+process.
 """
 
+import io
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from h2mv_tf.errors import UserError, words
 from h2mv_tf.files import DIGEST, digest, sync, write_whole
@@ -22,7 +28,17 @@ if TYPE_CHECKING:
 
 LAST, BEFORE = NAMES = ("last", "before")
 DAMAGED = "damaged"
-WEIGHTS, BEST, PROGRESS = "model.weights.h5", "best.weights.h5", "progress.json"
+STATE, BEST, PROGRESS = "state.npz", "best.npz", "progress.json"
+# What damaged files raise.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    zipfile.BadZipFile,
+)
 logger = logging.getLogger(__name__)
 
 
@@ -62,19 +78,6 @@ class Checkpoints:
         """Whether there is one."""
         return any((self.folder / name).is_dir() for name in NAMES)
 
-    @property
-    def best_weights(self) -> Path:
-        """Weights of the epoch with the least validation loss, of the last one."""
-        return self.folder / LAST / BEST
-
-    def weights(self, model: "keras.Model") -> bytes:
-        """The weights of a model as a file holds them."""
-        partial = self.folder / f"partial.{BEST}"
-        model.save_weights(partial, overwrite=True)
-        content = partial.read_bytes()
-        partial.unlink()
-        return content
-
     def save(
         self, model: "keras.Model", progress: Progress, best: bytes | None = None
     ) -> None:
@@ -83,7 +86,7 @@ class Checkpoints:
         Args:
             model: Compiled with its optimizer.
             progress: How far it has come.
-            best: Of `weights`, as they were in the best epoch.
+            best: The weights as they were in the best epoch, of `packed`.
 
         Raises:
             OSError: It cannot be written.
@@ -92,21 +95,31 @@ class Checkpoints:
             self.folder / name for name in ("partial", LAST, BEFORE)
         )
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        model.save_weights(partial / WEIGHTS)
-        if best is not None:
-            (partial / BEST).write_bytes(best)
-        written = {file.name: digest(file) for file in sorted(partial.iterdir())}
-        for name in written:
-            sync(partial / name)
-        content = {**progress._asdict(), DIGEST: written}
-        write_whole(partial / PROGRESS, json.dumps(content, indent=2, allow_nan=False))
-        sync(partial)
+        try:
+            self._write(partial, model, progress, best)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)  # makes room
+            raise
         if last.exists():
             shutil.rmtree(before, ignore_errors=True)
             last.rename(before)
         partial.rename(last)
         sync(self.folder)
+
+    def _write(
+        self, folder: Path, model: "keras.Model", progress: Progress, best: bytes | None
+    ) -> None:
+        """Writes the files of a checkpoint, and waits until they are on the disk."""
+        folder.mkdir()
+        (folder / STATE).write_bytes(packed(state_of(model)))
+        if best is not None:
+            (folder / BEST).write_bytes(best)
+        written = {file.name: digest(file) for file in sorted(folder.iterdir())}
+        for name in written:
+            sync(folder / name)
+        content = {**progress._asdict(), DIGEST: written}
+        write_whole(folder / PROGRESS, json.dumps(content, indent=2, allow_nan=False))
+        sync(folder)
 
     def load(self, model: "keras.Model") -> tuple[Progress, bytes | None]:
         """Restores the last checkpoint, or the one before where it is damaged.
@@ -132,17 +145,47 @@ class Checkpoints:
                     if digest(folder / name) != expected:
                         raise ValueError(f"{name} is not what was written")
                 progress = Progress(**content)
-                best = folder / BEST
-                weights = best.read_bytes() if progress.best_epoch else None
-                model.load_weights(folder / WEIGHTS)
-            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                best = None
+                if progress.best_epoch:
+                    best = (folder / BEST).read_bytes()
+                restore(state_of(model), (folder / STATE).read_bytes())
+            except UNREADABLE as error:
                 logger.warning("Checkpoint '%s' is damaged: %s.", folder, words(error))
                 aside = self.folder / DAMAGED
                 shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)
                 continue
-            return progress, weights
+            return progress, best
         raise UserError(
             f"The checkpoints in '{self.folder}' are damaged, so that this run cannot "
             "be resumed. Start anew with another --run-dir."
         )
+
+
+def packed(variables: "Sequence[keras.Variable]") -> bytes:
+    """Values of variables, in their order, as an .npz."""
+    content = io.BytesIO()
+    np.savez(content, *(variable.numpy() for variable in variables))
+    return content.getvalue()
+
+
+def restore(variables: "Sequence[keras.Variable]", content: bytes) -> None:
+    """Sets variables to what was packed.
+
+    Args:
+        variables: Of the same model.
+        content: Of `packed`.
+
+    Raises:
+        ValueError: It is of others.
+    """
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        if len(arrays.files) != len(variables):
+            raise ValueError("it is of another model")
+        for variable, name in zip(variables, arrays.files, strict=True):
+            variable.assign(arrays[name])
+
+
+def state_of(model: "keras.Model") -> "list[keras.Variable]":
+    """What steps change: the weights of a model, and its optimizer."""
+    return [*model.weights, *model.optimizer.variables]

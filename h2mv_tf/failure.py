@@ -2,7 +2,7 @@
 
 failure/epoch-3-batch-12/failure.json    what was not finite, where and when
                          batch.npz       the batch
-                         model.weights.h5  weights and optimizer before the step
+                         state.npz       weights and optimizer before the step
                          config.yaml, normalization.json   of the run
 
 python -m h2mv_tf replay runs/first/failure/epoch-3-batch-12
@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from h2mv_tf import config, distribution
+from h2mv_tf.checkpoints import UNREADABLE, packed, restore, state_of
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import Moments, Statistics
 from h2mv_tf.data.windows import Windows
@@ -34,7 +35,7 @@ from h2mv_tf.task import Evidence, Task, objective_of, trainer_of
 
 logger = logging.getLogger(__name__)
 
-FAILURE, BATCH, WEIGHTS = "failure.json", "batch.npz", "model.weights.h5"
+FAILURE, BATCH, STATE = "failure.json", "batch.npz", "state.npz"
 CONFIG, NORMALIZATION = "config.yaml", "normalization.json"
 MOST = 10  # failures of a run that are recorded; more are only counted
 TRAIN = "train"  # role of a batch that is learned from
@@ -128,7 +129,7 @@ def record(
     with made(folder) as partial:
         RunFolder(partial).save_json(partial / FAILURE, content)
         np.savez(partial / BATCH, **_flat(error.batch))
-        trainer.model.save_weights(partial / WEIGHTS)
+        (partial / STATE).write_bytes(packed(state_of(trainer.model)))
         (partial / CONFIG).write_text(settings.to_yaml(), encoding="utf-8")
         shutil.copy(run.normalization_file, partial / NORMALIZATION)
     return f"{line} Look at it again with: {command}."
@@ -168,10 +169,10 @@ def replay(folder: Path) -> Replay:
         objective = objective_of(settings, evidence)
         strategy = _strategy(told["devices"])
         trainer = trainer_of(settings, statistics, *objective, strategy)
-        trainer.model.load_weights(folder / WEIGHTS)
+        restore(state_of(trainer.model), (folder / STATE).read_bytes())
     except UserError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"The failure in '{folder}' cannot be read: {words(error)}. Copy it again."
         ) from error

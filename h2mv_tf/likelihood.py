@@ -41,6 +41,9 @@ tfd = tfp.distributions
 Distribution = Literal["normal", "laplace", "student_t"]
 NEVER = -1  # no observation yet
 LEAST_PERSISTENCE = 1e-6  # of which the logarithm is taken
+# Of a Student's t: a tail begins where nu / (nu + z^2) is below this, and its series has
+# so many terms, whose rest is below the last digit of double precision.
+TAIL, TERMS = 0.3, 31
 # An observation of 0 says "not above", as of what is never negative.
 BOUNDED = tuple(
     name
@@ -134,12 +137,12 @@ class Likelihood(Objective):
         if constraint.name in BOUNDED:
             # Other steps get a harmless value: their gradient would be masked too late.
             at_bound = tf.where(below, z, zero)
-            density += tf.where(below, error.log_cdf(at_bound), zero)
+            density += tf.where(below, _log_cdf(error, at_bound), zero)
         if constraint.name in SATURATING:
             bound = (self.saturation - pairs.prediction) / constraint.std / deviation
             # A symmetric error lies above a bound as often as below its negative.
             at_bound = tf.where(above, -bound, zero)
-            density += tf.where(above, error.log_cdf(at_bound), zero)
+            density += tf.where(above, _log_cdf(error, at_bound), zero)
         return density
 
     def shares(self, noise: Mapping[str, Noise]) -> dict[str, tf.Tensor]:
@@ -184,6 +187,34 @@ def _standardised(constraint: Constraint, pairs: Pairs, noise: Noise):
         known = pairs.errors / constraint.std
         deviation = tf.sqrt(tf.square(deviation) + tf.square(known))
     return (pairs.target - pairs.prediction) / constraint.std / deviation, deviation
+
+
+def _log_cdf(error: tfd.Distribution, z):
+    """Logarithm of the probability of an error of at most z.
+
+    That of a Student's t is the logarithm of a number, which far out is 0 in all digits.
+    There it is worked out from the series of the incomplete beta function (dlmf.nist.gov,
+    8.17.8), with a = nu / 2 and x = nu / (nu + z^2):
+
+        P = x^a sqrt(1 - x) / (nu B(a, 1/2)) F(a + 1/2, 1; a + 1; x)
+
+    Args:
+        error: The distribution of errors.
+        z: Standardised errors (cells, steps).
+    """
+    if not isinstance(error, tfd.StudentT):
+        return error.log_cdf(z)
+    half = error.df / 2
+    x = error.df / (error.df + tf.square(z))
+    far = (z < 0) & (x < TAIL)
+    near = error.log_cdf(tf.where(far, tf.zeros_like(z), z))
+    x = tf.where(far, x, TAIL * tf.ones_like(x))
+    series = tf.ones_like(x)
+    for n in reversed(range(TERMS)):
+        series = 1 + x * (half + 0.5 + n) / (half + 1 + n) * series
+    tail = half * tf.math.log(x) + tf.math.log1p(-x) / 2 + tf.math.log(series)
+    tail -= tf.math.log(error.df) + tfp.math.lbeta(half, tf.constant(0.5, z.dtype))
+    return tf.where(far, tail, near)
 
 
 def _innovations(z, there, persistence):

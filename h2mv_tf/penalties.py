@@ -126,8 +126,16 @@ class Penalties:
 
     def _of_constant(self, name: str, raw, dtype: str):
         """Minus the log density of a global constant, at its logit."""
-        prior = tfb.Invert(tfb.Sigmoid())(self.priors.constant(name, dtype))
-        return -tf.reduce_sum(prior.log_prob(tf.convert_to_tensor(raw)))
+        prior, logit = self.priors.constant(name, dtype), tf.convert_to_tensor(raw)
+        if isinstance(prior, tfd.Beta):
+            # Of the logit itself: behind a sigmoid it may be 1 in all digits, of whose
+            # rest there is no logarithm.
+            a, b = prior.concentration1, prior.concentration0
+            density = a * tf.math.log_sigmoid(logit) + b * tf.math.log_sigmoid(-logit)
+            density -= tfp.math.lbeta(a, b)
+        else:
+            density = tfb.Invert(tfb.Sigmoid())(prior).log_prob(logit)
+        return -tf.reduce_sum(density)
 
     def _entropy(self, model: H2MV):
         deviation = model.posterior.deviation()

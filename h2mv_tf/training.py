@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from h2mv_tf import distribution, environment, plots
+from h2mv_tf.checkpoints import restore
 from h2mv_tf.config import Config
 from h2mv_tf.description import describe
 from h2mv_tf.errors import UserError
@@ -136,7 +137,7 @@ def _fit(
             f"no best one. Train anew with a training.learning_rate below "
             f"{config.training.learning_rate:g}."
         )
-    model.load_weights(loop.checkpoints.best_weights)
+    restore(model.weights, loop.best)
     if model.observed:
         trainer.calibrate(task.validation)
     test = _evaluated(config, run, task, trainer, epoch=len(history))

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from h2mv_tf import distribution, interruption
-from h2mv_tf.checkpoints import Checkpoints, Progress
+from h2mv_tf.checkpoints import Checkpoints, Progress, packed
 from h2mv_tf.config import Config
 from h2mv_tf.errors import UserError
 from h2mv_tf.failure import TRAIN, Where, record
@@ -45,7 +45,7 @@ class TrainingLoop:
     Attributes:
         history: A row for each epoch that is done.
         progress: How far it has come.
-        best: The weights of the best epoch, of `Checkpoints.weights`.
+        best: The weights of the best epoch, of `checkpoints.packed`.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class TrainingLoop:
         listeners.on_epoch_end(epoch, logs)
         stopping = self._stopping
         if stopping.best_epoch == epoch:
-            self.best = self.checkpoints.weights(self.trainer.model)
+            self.best = packed(self.trainer.model.weights)
         known = stopping.best is not None and math.isfinite(stopping.best)
         self.progress = Progress(
             epoch=epoch + 1,

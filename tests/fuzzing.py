@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, shown
 
 SEED = int(os.environ.get("H2MV_FUZZ_SEED", "20261125"))
 TIMES = int(os.environ.get("H2MV_FUZZ_TIMES", "1"))  # as many inputs
@@ -133,7 +133,7 @@ def rearranged(number: random.Random, content: object) -> object:
         elif kind == 3:
             del parent[key]
         elif isinstance(parent, dict):
-            parent[number.choice([str(value)[:40], key + "x", ""])] = parent.pop(key)
+            parent[number.choice([shown(value)[:40], key + "x", ""])] = parent.pop(key)
         else:
             parent.append(copy.deepcopy(parent[number.randrange(len(parent))]))
     return content
@@ -145,7 +145,7 @@ def _near(number: random.Random, value: object) -> object:
         return not value
     if isinstance(value, int | float):
         return number.choice(
-            [value + 1, value - 1, -value, value * 10, value / 2, str(value)]
+            [value + 1, value - 1, -value, value * 10, value // 2, str(value)]
         )
     if isinstance(value, str):
         return number.choice(

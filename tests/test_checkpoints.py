@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from h2mv_tf.checkpoints import Checkpoints, Progress
+from h2mv_tf.checkpoints import Checkpoints, Progress, packed, restore
 from h2mv_tf.errors import UserError
 
 LAST, BEFORE = "last", "before"
@@ -56,7 +56,7 @@ def values(model):
     return {float(number) for v in variables for number in np.ravel(v.numpy())}
 
 
-def file(checkpoints, name, of="model.weights.h5"):
+def file(checkpoints, name, of="state.npz"):
     return checkpoints.folder / name / of
 
 
@@ -84,8 +84,8 @@ def test_the_last_two_are_kept_and_the_last_is_loaded(checkpoints, model, caplog
         lambda found: cut_off(file(found, LAST)),
         lambda found: flip(file(found, LAST)),
         lambda found: file(found, LAST).unlink(),
-        lambda found: flip(file(found, LAST, "best.weights.h5")),
-        lambda found: file(found, LAST, "best.weights.h5").unlink(),
+        lambda found: flip(file(found, LAST, "best.npz")),
+        lambda found: file(found, LAST, "best.npz").unlink(),
         lambda found: file(found, LAST, "progress.json").unlink(),
         lambda found: cut_off(file(found, LAST, "progress.json")),
         lambda found: file(found, LAST, "progress.json").write_text("{}"),
@@ -152,14 +152,14 @@ def test_the_first_one_has_no_best_weights(tmp_path, model):
     assert found.load(model) == (Progress(), None)
     assert set(
         json.loads(file(found, LAST, "progress.json").read_text())["sha256"]
-    ) == {"model.weights.h5"}
+    ) == {"state.npz"}
 
 
 def test_the_best_weights_are_those_of_their_time(tmp_path, model):
     found = Checkpoints(tmp_path)
     set_weights(model, 1)
-    best = found.weights(model)
+    best = packed(model.weights)
     set_weights(model, 2)
     found.save(model, progress(1), best)
-    model.load_weights(found.best_weights)
+    restore(model.weights, found.load(model)[1])
     assert {float(x) for v in model.trainable_variables for x in np.ravel(v)} == {1.0}

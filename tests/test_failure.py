@@ -114,7 +114,7 @@ def test_the_failure_holds_all_that_the_batch_was_made_of(failed):
         assert np.isnan(batch["forcing"][WINDOW, DAY, PRECIPITATION])
         assert batch["targets/swe"].shape[0] == 16
     names = {file.name for file in folder.iterdir()}
-    assert {"model.weights.h5", "config.yaml", "normalization.json"} <= names
+    assert {"state.npz", "config.yaml", "normalization.json"} <= names
 
 
 def test_replay_shows_it_again(failed, tmp_path):
@@ -140,7 +140,7 @@ def test_replay_shows_it_again(failed, tmp_path):
         (lambda f: (f / "failure.json").write_text("[]"), "cannot be read"),
         (lambda f: (f / "batch.npz").write_bytes(b"PK"), "cannot be read"),
         (lambda f: (f / "batch.npz").unlink(), "cannot be read"),
-        (lambda f: (f / "model.weights.h5").write_bytes(b""), "cannot be read"),
+        (lambda f: (f / "state.npz").write_bytes(b""), "cannot be read"),
     ],
 )
 def test_what_is_no_failure_is_one_line(spoil, words, failed, tmp_path):

@@ -610,6 +610,7 @@ ALLOWED = {
     },
     "diagnosis": {"variables", "cell", "model", "steps"},
     "failure": {
+        "checkpoints",
         "config",
         "diagnosis",
         "distribution",
@@ -638,6 +639,7 @@ ALLOWED = {
         "task",
     },
     "training": {
+        "checkpoints",
         "variables",
         "errors",
         "config",

@@ -1,5 +1,6 @@
 """A training that was ended at any moment goes on as if it had never stopped."""
 
+import errno
 import functools
 import os
 import shutil
@@ -15,7 +16,7 @@ import pandas as pd
 import pytest
 from small import SMALL, small_settings
 
-from h2mv_tf import interruption, training
+from h2mv_tf import checkpoints, files, interruption, run_folder, training
 from h2mv_tf.config import load
 from h2mv_tf.errors import UserError
 from h2mv_tf.run_folder import RunFolder
@@ -169,7 +170,7 @@ def test_a_run_that_has_ended_ends_again_as_it_did(undisturbed, tmp_path):
 
 def test_a_damaged_checkpoint_costs_no_bit(killed, undisturbed, caplog):
     run = killed("one device", (1, 4), ALWAYS)
-    file = run.checkpoints / "last" / "model.weights.h5"
+    file = run.checkpoints / "last" / "state.npz"
     file.write_bytes(file.read_bytes()[:1000])
     resume(run)
     assert "is damaged" in caplog.text
@@ -186,6 +187,41 @@ def test_a_history_that_was_cut_off_is_one_line(run, tmp_path):
     other.history_file.write_bytes(b"\xff\xfe\0")
     with pytest.raises(UserError, match="cannot be read"):
         training.fit(other.resumed_config(), other, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "number", "words"),
+    [
+        (checkpoints, errno.ENOSPC, "No space left on device"),
+        (run_folder, errno.ESTALE, "Stale file handle"),
+    ],
+    ids=["a checkpoint on a full disk", "a history on a mount that has gone"],
+)
+def test_what_cannot_be_written_is_one_line_and_the_run_goes_on(
+    target, number, words, world, undisturbed, tmp_path, monkeypatch
+):
+    run, write = RunFolder(tmp_path / "run"), files.write_whole
+    left = 8
+
+    def failing(file, text):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(number, os.strerror(number))
+        write(file, text)
+
+    settings = small_settings(world, *CASES["one device"], ALWAYS)
+    with monkeypatch.context() as patch:
+        patch.setattr(target, "write_whole", failing)
+        with pytest.raises(UserError) as caught:
+            training.fit(settings, run)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert f"Cannot write '{run.path}': {words}." in line
+    assert "go on with --resume" in line
+    assert not (run.checkpoints / "partial").exists()
+    resume(run)
+    assert_same(run, undisturbed("one device"))
 
 
 # Signals

@@ -16,6 +16,7 @@ from pathlib import Path
 import fuzzing
 import h5py
 import keras
+import numcodecs.pickles
 import numpy as np
 import pytest
 import xarray as xr
@@ -52,7 +53,15 @@ class Evil:
 
 
 @pytest.fixture
-def trap(tmp_path):
+def unsafe(monkeypatch):
+    """Numcodecs as it was up to 0.16.5, and is where the user allows it."""
+    monkeypatch.setattr(
+        numcodecs.pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False
+    )
+
+
+@pytest.fixture
+def trap(tmp_path, unsafe):
     """A file that is there if anything was executed, and a pickle that does it."""
     file = tmp_path / "executed"
     yield file, pickle.dumps(Evil(file))
@@ -296,10 +305,10 @@ def plant(array, evil):
     (array / "0").write_bytes(evil)
 
 
-def test_the_trap_of_these_tests_springs(tmp_path):
+def test_the_trap_of_these_tests_springs(tmp_path, unsafe):
     file = tmp_path / "executed"
     plant(tmp_path / "array", pickle.dumps(Evil(file)))
-    with pytest.raises(Exception, match="."):
+    with pytest.raises(Exception, match=r"."):
         zarr.open_array(tmp_path / "array", mode="r")[:]
     assert file.exists()
 
@@ -488,12 +497,10 @@ def rewritten(file, **parts):
 
 
 def test_a_keras_file_with_code_is_refused_and_not_executed(run_of_others, trap):
-    file, _ = trap
-    model = keras.Sequential(
-        [keras.Input((1,)), keras.layers.Lambda(lambda x: file.touch())]
-    )
+    path = str(trap[0])
+    model = keras.Sequential([keras.layers.Lambda(lambda x: os.mkdir(path))])
     model.save(run_of_others.model_file)
-    one_line(lambda: Trained.open(run_of_others.path), "'Sequential'", "h2mv_tf>H2MV")
+    one_line(lambda: Trained.open(run_of_others.path), "'Sequential'", "expected H2MV")
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,8 @@ RANDOM = ("--algorithm=random", "--max-trials=6")
 
 
 def trials(tmp_path):
-    return pd.read_csv(tmp_path / "sweep" / "trials.csv")
+    file = tmp_path / "sweep" / "trials.csv"
+    return pd.read_csv(file, float_precision="round_trip")
 
 
 def test_a_sweep_leaves_a_table_and_a_configuration_to_train(tune, trained, tmp_path):
