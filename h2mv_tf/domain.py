@@ -102,5 +102,5 @@ class Domain:
                 period=(str(first), str(last)),
                 cells=int(content["cells"]),
             )
-        except (TypeError, KeyError, IndexError) as error:
+        except (TypeError, KeyError, IndexError, OverflowError) as error:
             raise ValueError(f"no ranges of a training: {words(error)}") from error

@@ -41,8 +41,8 @@ tfd = tfp.distributions
 Distribution = Literal["normal", "laplace", "student_t"]
 NEVER = -1  # no observation yet
 LEAST_PERSISTENCE = 1e-6  # of which the logarithm is taken
-# Of a Student's t: a tail begins where nu / (nu + z^2) is below this, and its series has
-# so many terms, whose rest is below the last digit of double precision.
+# The tail of a Student's t begins where nu / (nu + z^2) is below this; of its series so
+# many terms are enough for double precision.
 TAIL, TERMS = 0.3, 31
 # An observation of 0 says "not above", as of what is never negative.
 BOUNDED = tuple(
@@ -85,7 +85,7 @@ class Likelihood(Objective):
             "normal": lambda zero, one: tfd.Normal(zero, one),
             "laplace": lambda zero, one: tfd.Laplace(zero, one),
             "student_t": lambda zero, one: tfd.StudentT(
-                tf.cast(degrees_of_freedom, one.dtype), zero, one
+                tf.constant(degrees_of_freedom, one.dtype), zero, one
             ),
         }[distribution]
 
@@ -192,9 +192,10 @@ def _standardised(constraint: Constraint, pairs: Pairs, noise: Noise):
 def _log_cdf(error: tfd.Distribution, z):
     """Logarithm of the probability of an error of at most z.
 
-    That of a Student's t is the logarithm of a number, which far out is 0 in all digits.
-    There it is worked out from the series of the incomplete beta function (dlmf.nist.gov,
-    8.17.8), with a = nu / 2 and x = nu / (nu + z^2):
+    The library takes that of a Student's t from the probability, which far out is 0 in
+    all digits. There it comes from the series of the incomplete beta function (NIST
+    Digital Library of Mathematical Functions, 8.17.8), with a = nu / 2 and
+    x = nu / (nu + z^2):
 
         P = x^a sqrt(1 - x) / (nu B(a, 1/2)) F(a + 1/2, 1; a + 1; x)
 
@@ -209,11 +210,11 @@ def _log_cdf(error: tfd.Distribution, z):
     far = (z < 0) & (x < TAIL)
     near = error.log_cdf(tf.where(far, tf.zeros_like(z), z))
     x = tf.where(far, x, TAIL * tf.ones_like(x))
-    series = tf.ones_like(x)
-    for n in reversed(range(TERMS)):
-        series = 1 + x * (half + 0.5 + n) / (half + 1 + n) * series
+    n = tf.range(TERMS, dtype=z.dtype)
+    shares = tf.math.cumprod((half + 0.5 + n) / (half + 1 + n))
+    series = tf.math.polyval([*tf.unstack(shares[::-1]), tf.ones_like(half)], x)
     tail = half * tf.math.log(x) + tf.math.log1p(-x) / 2 + tf.math.log(series)
-    tail -= tf.math.log(error.df) + tfp.math.lbeta(half, tf.constant(0.5, z.dtype))
+    tail -= tf.math.log(error.df) + tf.math.lbeta(tf.stack([half, 0.5]))
     return tf.where(far, tail, near)
 
 

@@ -132,7 +132,7 @@ class Penalties:
             # rest there is no logarithm.
             a, b = prior.concentration1, prior.concentration0
             density = a * tf.math.log_sigmoid(logit) + b * tf.math.log_sigmoid(-logit)
-            density -= tfp.math.lbeta(a, b)
+            density -= tf.math.lbeta(tf.stack([a, b]))
         else:
             density = tfb.Invert(tfb.Sigmoid())(prior).log_prob(logit)
         return -tf.reduce_sum(density)

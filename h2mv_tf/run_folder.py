@@ -55,9 +55,11 @@ class RunFolder:
         Raises:
             UserError: There is nothing to go on from.
         """
+        copy = RunFolder(path)
         if with_checkpoints:
             self.require()
-            path.mkdir()
+            for folder in (copy.figures, copy.logs):
+                folder.mkdir(parents=True)
             for part in (
                 self.config_file,
                 self.normalization_file,
@@ -66,8 +68,8 @@ class RunFolder:
             ):
                 if part.exists():
                     shutil.copy(part, path)
-            shutil.copytree(self.checkpoints, path / self.checkpoints.name)
-        return RunFolder(path)
+            shutil.copytree(self.checkpoints, copy.checkpoints)
+        return copy
 
     def require(self) -> None:
         """Raises a UserError where there is no run folder."""

@@ -259,9 +259,11 @@ class TrainingLoop:
 
 
 def _means(names: Sequence[str], progress: Progress) -> dict[str, float]:
-    """The loss, and the mean of each term, of the epoch so far."""
+    """The loss, and the mean of each term, of the epoch so far; NaN without a step."""
     totals = Totals(names, progress.sums, progress.counts)
-    return {"loss": totals.loss, **totals.means()}
+    means = {"loss": totals.loss, **totals.means()}
+    none = progress.skipped == progress.batches
+    return dict.fromkeys(means, math.nan) if none else means
 
 
 def _warmth(config: Config, epoch: int) -> float:

@@ -95,6 +95,10 @@ TEXT += [
 ]
 
 
+class TooLong(BaseException):
+    """An input that takes too long; nothing takes it for an error of a file."""
+
+
 def damaged(number: random.Random, content: bytes) -> bytes:
     """Bytes with one to three things done to them."""
     for _ in range(number.randint(1, 3)):
@@ -213,7 +217,7 @@ def _patience() -> Iterator[None]:
     """Ends what takes too long."""
 
     def end(*_):
-        raise TimeoutError(f"more than {PATIENCE} s")
+        raise TooLong(f"more than {PATIENCE} s")
 
     before = signal.signal(signal.SIGALRM, end)
     signal.alarm(PATIENCE)

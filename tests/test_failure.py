@@ -215,6 +215,16 @@ def test_more_than_some_skips_in_a_row_stop_it_after_all(world, tmp_path, poison
     assert "It is number 3 in a row" in line
 
 
+def test_an_epoch_without_a_step_has_no_loss(world, tmp_path, poisoned):
+    poisoned(*range(10), epoch=0)
+    run = RunFolder(tmp_path / "run")
+    training.fit(small_settings(world, "training.on_nonfinite=skip"), run)
+    history = run.load_history()
+    assert list(history["skipped"]) == [10, 0, 0]
+    assert list(history["loss"].isna()) == [True, False, False]
+    assert len(list(run.failures.iterdir())) == failure.MOST
+
+
 @pytest.mark.parametrize("follows", ["stop", "skip"])
 def test_a_validation_that_is_not_finite_is_no_best(follows, world, tmp_path, poisoned):
     poisoned(0, of="validation", epoch=0)

@@ -23,7 +23,7 @@ import xarray as xr
 import zarr
 from click.testing import CliRunner
 from scripts import ROOT
-from stores import MONTHS, field, refuse, world
+from stores import MONTHS, at_sites, field, refuse, world
 
 from h2mv_tf import architecture, archive, config, errors, predictions, published
 from h2mv_tf.__main__ import main
@@ -412,6 +412,31 @@ def test_a_damaged_chunk_is_one_line(small, array, damage):
             }[damage]
         )
     one_line(lambda: refuse(Store.open(small)), "small.zarr")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_text_that_claims_billions_of_words_is_refused_before_there_is_room_for_them(
+    tmp_path, zarr_format
+):
+    path = tmp_path / "store.zarr"
+    write_store(path, world(), zarr_format=zarr_format)
+    array = path / "static" / "variable"
+    (chunk,) = chunks_of(array)
+    names = numcodecs.VLenUTF8().encode(np.array(["elevation", "sand"], object))
+    claim = (2**31).to_bytes(4, "little") + bytes(names)[4:]
+    packed = numcodecs.Blosc() if zarr_format == 2 else numcodecs.Zstd()
+    chunk.write_bytes(packed.encode(claim))
+    one_line(lambda: Store.open(path), "static/variable", "truncated or damaged")
+    chunk.write_bytes(packed.encode(bytes(names)))
+    assert Store.open(path).static_names == ("elevation", "sand")
+
+
+def test_damaged_names_of_sites_are_one_line(tmp_path):
+    path = tmp_path / "sites.zarr"
+    write_store(path, at_sites(world() | {"tws": field(-20, MONTHS)}))
+    for chunk in chunks_of(path / "tws" / "name"):
+        chunk.write_bytes(b"\x07" * chunk.stat().st_size)
+    one_line(lambda: Store.open(path).observed("tws"), "sites.zarr", "cannot be read")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numcodecs
 import numpy as np
 import psutil
 import xarray as xr
@@ -24,6 +25,7 @@ ATTRIBUTES = ("attributes", ".zattrs")
 METADATA = (ARRAY, EITHER, CONSOLIDATED, ".zattrs")
 # Of a chunk of Blosc: bytes of its header, the last of which tell how long it is.
 BLOSC_HEADER, BLOSC_LENGTH = 16, 12
+TEXT_COUNT = 4  # bytes of a chunk of text that tell how many words it has
 EXECUTING = ("pickle",)  # codecs whose data are programs
 LARGEST_FILE = 50_000_000  # bytes of metadata
 MOST_CHUNKS = 100_000  # of an array that is read at once
@@ -40,7 +42,8 @@ class Declared(NamedTuple):
     shape: tuple[int, ...]
     chunk: tuple[int, ...]
     value: float  # bytes
-    blosc: bool  # whether its chunks are as Blosc makes them
+    text: bool  # of any length
+    packing: tuple[Mapping, ...]  # what is done to the bytes of a chunk, in order
 
 
 @contextlib.contextmanager
@@ -100,8 +103,7 @@ def refuse_unsafe(store: Path, *, whole: Collection[str] = ()) -> None:
                     f"{where} is in {count:.3g} chunks, and it is read at once; "
                     f"expected {MOST_CHUNKS} at most. Make the store anew."
                 )
-            if array.blosc:
-                _refuse_cut(store / array.name, where)
+            _refuse_damaged(store, array, where)
 
 
 def open_lazily(path: Path, **options) -> xr.Dataset:
@@ -192,21 +194,39 @@ def _refuse_executing(file: Path, content: object) -> None:
             _refuse_executing(file, value)
 
 
-def _refuse_cut(array: Path, where: str) -> None:
-    """Refuses chunks of Blosc that are not as long as they tell.
+def _refuse_damaged(store: Path, array: Declared, where: str) -> None:
+    """Refuses chunks for which numcodecs would reach beyond their data.
 
-    Of one that is cut, numcodecs may copy whatever lies behind it in memory.
+    Of a chunk of Blosc that is cut it may copy what lies behind it in memory, and for
+    text it makes room for as many words as a chunk tells, before it reads any.
     """
-    for file in array.rglob("*"):
+    blosc = bool(array.packing) and array.packing[-1].get("id") == "blosc"
+    if not (blosc or array.text):
+        return
+    folder = store / array.name
+    for file in folder.rglob("*"):
         if file.name in METADATA or not file.is_file():
             continue
-        with file.open("rb") as chunk:
-            told = int.from_bytes(chunk.read(BLOSC_HEADER)[BLOSC_LENGTH:], "little")
-        if told != file.stat().st_size:
+        content = file.read_bytes()
+        told = int.from_bytes(content[BLOSC_LENGTH:BLOSC_HEADER], "little")
+        damaged = blosc and told != len(content)
+        if array.text and not damaged:
+            damaged = _words(array, content) > _product(array.chunk)
+        if damaged:
             raise UserError(
-                f"{where}: the chunk '{file.relative_to(array)}' is truncated or "
+                f"{where}: the chunk '{file.relative_to(folder)}' is truncated or "
                 "damaged. Copy the store again, or make it anew."
             )
+
+
+def _words(array: Declared, chunk: bytes) -> int:
+    """How many words a chunk of text tells of; 0 where only its reader knows."""
+    try:
+        for codec in reversed(array.packing):
+            chunk = numcodecs.get_codec(dict(codec)).decode(chunk)
+        return int.from_bytes(bytes(memoryview(chunk)[:TEXT_COUNT]), "little")
+    except Exception:  # of a codec that is not known, or damage, which it tells of
+        return 0
 
 
 def _declared(name: str, content: Mapping) -> Declared:
@@ -215,18 +235,31 @@ def _declared(name: str, content: Mapping) -> Declared:
     if isinstance(grid, Mapping) and isinstance(grid.get("configuration"), Mapping):
         chunks = grid["configuration"].get("chunk_shape")
     kind = content.get("dtype", content.get("data_type"))
-    codecs = content.get("codecs")
-    last = content.get("compressor") or (
-        codecs[-1] if isinstance(codecs, list) and codecs else None
-    )
-    named = (last.get("id"), last.get("name")) if isinstance(last, Mapping) else (last,)
+    codecs = _codecs(content)
     return Declared(
         name=name,
         shape=_sizes(content.get("shape")),
         chunk=_sizes(chunks),
         value=_bytes(kind),
-        blosc=any(str(word).endswith("blosc") for word in named),
+        text=bool(codecs) and str(codecs[0]["id"]).startswith("vlen"),
+        packing=tuple(c for c in codecs if not str(c["id"]).startswith("vlen")),
     )
+
+
+def _codecs(content: Mapping) -> list[Mapping]:
+    """What is done to the values of a chunk, in order, as numcodecs names it."""
+    steps = content.get("codecs")
+    if steps is None:  # format 2
+        filters = content.get("filters")
+        steps = [
+            *(filters if isinstance(filters, list) else []),
+            content.get("compressor"),
+        ]
+        return [step for step in steps if isinstance(step, Mapping) and "id" in step]
+    steps = steps if isinstance(steps, list) else []
+    named = [step.get("name") if isinstance(step, Mapping) else step for step in steps]
+    # How it was packed, the packed data tell.
+    return [{"id": str(name)} for name in named]
 
 
 def _sizes(numbers: object) -> tuple[int, ...]:

@@ -327,12 +327,13 @@ def _moments(name: str, cells: Summary) -> Moments:
     """Moments over cells; a constant has a deviation of one native unit."""
     count = cells.count.sum()
     mean = (cells.count * cells.mean).sum() / count
-    squares, constant = cells.squares.sum(), bool((cells.low == cells.high).all())
+    low, high = (part[cells.count > 0] for part in (cells.low, cells.high))
+    squares, constant = cells.squares.sum(), bool((low == high).all())
     if name in ANOMALIES:  # each cell's are taken from its own mean
         mean = 0.0
     else:
         squares += (cells.count * (cells.mean - mean) ** 2).sum()
-        constant = constant and len(np.unique(cells.low)) == 1
+        constant = constant and len(np.unique(low)) == 1
     if constant:
         logger.warning("%s is %g at all training cells: not scaled.", name, mean)
     return Moments(float(mean), 1.0 if constant else float(np.sqrt(squares / count)))
