@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from h2mv_tf.documents import parsed_json
 from h2mv_tf.errors import UserError, words
 from h2mv_tf.files import DIGEST, digest, sync, write_whole
 
@@ -140,7 +141,7 @@ class Checkpoints:
                 continue
             try:
                 text = (folder / PROGRESS).read_text(encoding="utf-8")
-                content = json.loads(text)
+                content = parsed_json(text)
                 for name, expected in content.pop(DIGEST).items():
                     if digest(folder / name) != expected:
                         raise ValueError(f"{name} is not what was written")

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
 
 from rich import box
 from rich.console import Console
@@ -20,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, printable, told_by_the_system
 from h2mv_tf.interruption import Terminated, terminable
 
 # Exit statuses; that of a process that a scheduler has ended asks for another try.
@@ -51,10 +52,11 @@ def command(*, interrupted: str = "Interrupted.") -> Iterator[None]:
         with terminable():
             yield
     except UserError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"error: {error}", markup=False
-        )
-        sys.exit(MISTAKE)
+        _end_with(error)
+    except Exception as error:
+        if (said := told_by_the_system(error)) is None:
+            raise
+        _end_with(f"{said}.")
     except KeyboardInterrupt as error:
         # What Zarr was writing then is told of, task by task, as the process ends.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -65,11 +67,18 @@ def command(*, interrupted: str = "Interrupted.") -> Iterator[None]:
         package.propagate = propagate
 
 
+def _end_with(mistake: object) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"error: {mistake}", markup=False
+    )
+    sys.exit(MISTAKE)
+
+
 class _Screen(logging.Handler):
     """Writes above a progress bar, which a stream of its own would break."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(self.format(record), markup=False)
+        console.print(printable(self.format(record)), markup=False)
 
 
 @contextlib.contextmanager

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-import yaml
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from h2mv_tf import __version__, card, warm_up
 from h2mv_tf.card import Card, Input, Signature, Tensor, Training
+from h2mv_tf.documents import parsed_yaml
 from h2mv_tf.files import made
 from h2mv_tf.run_folder import git_commit
 from h2mv_tf.signatures import DEFAULT, INITIAL, SERIES, XLA, signatures
@@ -107,7 +107,7 @@ def _tensor(info: meta_graph_pb2.TensorInfo) -> Tensor:
 def _card(
     trained: Trained, path: Path, signatures: Mapping[str, Signature], licence: str
 ) -> Card:
-    configuration = yaml.safe_load(trained.attributes["configuration"])
+    configuration = parsed_yaml(trained.attributes["configuration"])
     statistics, domain = trained.statistics, trained.domain
     constraints = tuple(statistics.constraints)
     versions = {"h2mv_tf": __version__}

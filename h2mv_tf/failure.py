@@ -8,7 +8,6 @@ failure/epoch-3-batch-12/failure.json    what was not finite, where and when
 python -m h2mv_tf replay runs/first/failure/epoch-3-batch-12
 """
 
-import json
 import logging
 import math
 import shutil
@@ -25,6 +24,7 @@ from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import Moments, Statistics
 from h2mv_tf.data.windows import Windows
 from h2mv_tf.diagnosis import Finding, diagnose, weight_name
+from h2mv_tf.documents import parsed_json
 from h2mv_tf.errors import UserError, words
 from h2mv_tf.files import made
 from h2mv_tf.model import H2MV
@@ -163,7 +163,7 @@ def replay(folder: Path) -> Replay:
         moments = {k: Moments(**m) for k, m in evidence.moments.items()}
         evidence = evidence._replace(moments=moments)
         text = (folder / NORMALIZATION).read_text(encoding="utf-8")
-        statistics = Statistics.from_dict(json.loads(text))
+        statistics = Statistics.from_dict(parsed_json(text))
         with np.load(folder / BATCH, allow_pickle=False) as arrays:
             batch = _nested(arrays)
         objective = objective_of(settings, evidence)
@@ -279,7 +279,7 @@ def _told(folder: Path) -> dict:
             "within the failure/ of a run folder."
         )
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told = parsed_json(file.read_text(encoding="utf-8"))
         if not isinstance(told["devices"], int):
             raise ValueError("its number of devices is none")
     except (OSError, ValueError, TypeError, KeyError) as error:

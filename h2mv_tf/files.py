@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, told_by_the_system
 from h2mv_tf.locks import held
 
 DIGEST = "sha256"
@@ -76,8 +76,14 @@ def made(folder: str | Path) -> Iterator[Path]:
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-    except OSError as error:
-        raise UnwritableError.of(folder, error) from error
+    except UserError:
+        raise
+    except Exception as error:  # libraries have kinds of their own for a full disk
+        if isinstance(error, OSError):
+            raise UnwritableError.of(folder, error) from error
+        if (said := told_by_the_system(error)) is None:
+            raise
+        raise UnwritableError(f"Cannot write '{folder}': {said}.") from error
 
 
 def _clear(partial: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from h2mv_tf import __version__, config
+from h2mv_tf.documents import parsed_json
 from h2mv_tf.errors import UserError, words
 from h2mv_tf.files import LOCK, made, write_whole
 from h2mv_tf.locks import held
@@ -228,8 +229,20 @@ class RunFolder:
         write_whole(file, text + "\n")
 
     def load_json(self, file: Path) -> dict:
-        """A JSON file of the run."""
-        return json.loads(file.read_text(encoding="utf-8"))
+        """A JSON file of the run.
+
+        Raises:
+            UserError: It is gone or damaged.
+        """
+        try:
+            content = parsed_json(file.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("it is no mapping")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"'{file}' cannot be read: {words(error)}. Copy the run folder again."
+            ) from error
+        return content
 
     @contextlib.contextmanager
     def logged(self) -> Iterator[None]:

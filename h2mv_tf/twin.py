@@ -18,6 +18,7 @@ import xarray as xr
 
 from h2mv_tf import cross_validation, plots, predictions, results
 from h2mv_tf.config import Config, changed
+from h2mv_tf.data.metadata import readable
 from h2mv_tf.data.store import Store
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.probabilistic import FEWEST
@@ -310,6 +311,7 @@ def _refuse_other_count(path: Path, samples: int) -> None:
 def _read(evaluation: Path) -> tuple[xr.DataArray, xr.DataArray]:
     """The scores (variable, metric) and the posterior widths of an experiment."""
     with (
+        readable(f"The scores in '{evaluation}'"),
         xr.open_dataset(evaluation / SCORES) as opened,
         xr.open_dataset(evaluation / PROBABILISTIC) as of_samples,
     ):

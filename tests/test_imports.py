@@ -17,7 +17,7 @@ ALLOWED = {
     "interruption": set(),
     "locks": {"errors"},
     "files": {"errors", "locks"},
-    "checkpoints": {"errors", "files"},
+    "checkpoints": {"documents", "errors", "files"},
     "physics": set(),
     "cell": {"variables", "physics"},
     "time_loop": {"cell"},
@@ -184,6 +184,7 @@ ALLOWED = {
         "startup",
     },
     "export": {
+        "documents",
         "files",
         "__init__",
         "variables",
@@ -248,6 +249,8 @@ ALLOWED = {
         "plots.uncertainty",
     },
     "figures.folder": {
+        "documents",
+        "data.metadata",
         "errors",
         "predictions",
         "data.store",
@@ -292,7 +295,7 @@ ALLOWED = {
         "plots.style",
     },
     "commands.plot": {"console", "errors", "figures"},
-    "run_folder": {"locks", "files", "__init__", "config", "errors"},
+    "run_folder": {"documents", "locks", "files", "__init__", "config", "errors"},
     "predictions": {
         "variables",
         "errors",
@@ -458,6 +461,7 @@ ALLOWED = {
         "data.store",
     },
     "twin": {
+        "data.metadata",
         "files",
         "variables",
         "config",
@@ -479,7 +483,7 @@ ALLOWED = {
     },
     "evaluation.metrics": set(),
     "evaluation.scales": set(),
-    "evaluation.regions": {"errors"},
+    "evaluation.regions": {"data.metadata", "errors"},
     "evaluation.baselines": {"evaluation.scales"},
     "evaluation.balance": {"variables", "errors", "evaluation.scales"},
     "evaluation.emergent": {"evaluation.scales"},
@@ -535,6 +539,7 @@ ALLOWED = {
         "evaluation.tasks",
     },
     "evaluation.results": {
+        "data.metadata",
         "files",
         "errors",
         "evaluation.balance",
@@ -544,6 +549,7 @@ ALLOWED = {
     "evaluation.tasks": set(),
     "evaluation.calibration": set(),
     "evaluation.predictive": {
+        "documents",
         "variables",
         "errors",
         "predictions",
@@ -557,6 +563,7 @@ ALLOWED = {
         "evaluation.cutting",
     },
     "evaluation.probabilistic": {
+        "documents",
         "variables",
         "errors",
         "predictions",
@@ -610,6 +617,7 @@ ALLOWED = {
     },
     "diagnosis": {"variables", "cell", "model", "steps"},
     "failure": {
+        "documents",
         "checkpoints",
         "config",
         "diagnosis",
@@ -667,8 +675,9 @@ ALLOWED = {
     "tuning.space": {"config", "errors", "tuning.objective"},
     "tuning.importance": {"tuning.space"},
     "tuning.board": {"tuning.space"},
-    "tuning.journal": set(),
+    "tuning.journal": {"errors", "documents"},
     "tuning.folder": {
+        "documents",
         "locks",
         "files",
         "config",

@@ -27,7 +27,7 @@ import tensorstore
 import xarray as xr
 import zarr
 
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, told_by_the_system
 from h2mv_tf.files import LOCK, UnwritableError, busy, refuse_existing
 from h2mv_tf.locks import acquire, held
 
@@ -83,7 +83,7 @@ class Arrays:
             dims: Which of the array's dimensions each of the values' is.
 
         Returns:
-            Waits until they are written.
+            Waits until they are written, and raises an OSError where they cannot be.
         """
         path = self.store / group / name
         if path not in self._opened:
@@ -91,7 +91,17 @@ class Arrays:
         target = self._opened[path][tuple(region) or ...]
         if dims is not None:
             target = target.transpose(list(dims))
-        return target.write(np.asarray(values)).result
+        written = target.write(np.asarray(values))
+
+        def wait() -> None:
+            try:
+                written.result()
+            except ValueError as error:  # the library's kind of all that goes wrong
+                if (said := told_by_the_system(error)) is None:
+                    raise
+                raise OSError(said) from error
+
+        return wait
 
 
 class Writer:

@@ -3,7 +3,6 @@
 Arrays are (realization, step), the steps days or months.
 """
 
-import json
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy.signal import lfilter
 from scipy.special import ndtr, stdtrit
 from scipy.stats import laplace
 
+from h2mv_tf.documents import parsed_json
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.blocks import SATURATING
 from h2mv_tf.predictions import MEMBER, NOISE
@@ -139,7 +139,7 @@ def observing(
             member: Noise(*(known[name][field] for field in Noise._fields))
             if name in known
             else None
-            for member, known in json.loads(text).items()
+            for member, known in parsed_json(text).items()
         }
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(

@@ -15,11 +15,11 @@ import dask
 import numpy as np
 import pandas as pd
 import xarray as xr
-import yaml
 
 from h2mv_tf import predictions as predicted
 from h2mv_tf.data.splits import SEA, TEST
 from h2mv_tf.data.store import Store
+from h2mv_tf.documents import parsed_yaml
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation import (
     calibration,
@@ -357,7 +357,7 @@ def _work(samples, prior, store, sources: Sources) -> tuple[_Work, list[str]]:
         if name in sampled(samples):
             how[name] = observing(samples, name, sources.saturation)
     notes += _without_noise(samples, how)
-    told = yaml.safe_load(samples.attrs.get("configuration", "")) or {}
+    told = parsed_yaml(samples.attrs.get("configuration", "")) or {}
     wanted = told.get("objective", {}).get("errors")
     errors = {
         name: store.observed(ERRORS[name])

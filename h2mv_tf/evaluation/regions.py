@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from h2mv_tf.errors import UserError
+from h2mv_tf.data.metadata import open_lazily
+from h2mv_tf.errors import UserError, words
 
 UNKNOWN, NONE = 0, "none"
 PEEL = "main groups of Koppen and Geiger, Peel et al. (2007)"
@@ -114,12 +115,13 @@ def load(path: str | Path, land: xr.DataArray) -> xr.DataArray:
     """
     path = Path(path)
     try:
-        engine = {} if path.suffix.startswith(".nc") else {"engine": "zarr"}
-        dataset = xr.open_dataset(path, **engine)
-    except (OSError, ValueError) as error:
+        dataset = open_lazily(path)
+    except UserError:
+        raise
+    except Exception as error:  # the readers have a dozen kinds
         raise UserError(
             f"Cannot read regions of '{path}'. Expected a NetCDF file or a Zarr store: "
-            f"{' '.join(str(error).split())[:120]}"
+            f"{words(error)}."
         ) from error
     with dataset:
         fields = [

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from h2mv_tf.data.metadata import readable
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.balance import CLOSURE, LARGEST, place
 from h2mv_tf.evaluation.blocks import H2MV
@@ -129,7 +130,7 @@ def of_samples(folder: str | Path) -> xr.Dataset | None:
     file = Path(folder) / PROBABILISTIC
     if not file.exists():
         return None
-    with xr.open_dataset(file) as dataset:
+    with readable(f"'{file}'"), xr.open_dataset(file) as dataset:
         return dataset.load()
 
 

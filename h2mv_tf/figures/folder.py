@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import xarray as xr
-import yaml
 
 from h2mv_tf import predictions
+from h2mv_tf.data.metadata import readable
 from h2mv_tf.data.store import Store
+from h2mv_tf.documents import parsed_yaml
 from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.matching import refuse_other_cells
 
@@ -94,7 +95,7 @@ class Folder:
         Raises:
             Missing: There are no predictions.
         """
-        return yaml.safe_load(self.predictions.attrs.get("configuration") or "{}")
+        return parsed_yaml(self.predictions.attrs.get("configuration") or "{}")
 
     @cached_property
     def store(self) -> Store:
@@ -131,7 +132,7 @@ class Folder:
             raise Missing(
                 "there is no evaluation; python -m h2mv_tf evaluate makes it."
             )
-        scores = xr.open_dataset(file / SCORES).load()
+        scores = _loaded(file / SCORES)
         if "score" not in scores:
             raise Missing("the store observes nothing that could be evaluated.")
         return scores
@@ -153,7 +154,7 @@ class Folder:
                 "the samples have not been evaluated; python -m h2mv_tf evaluate does "
                 "it."
             )
-        return xr.open_dataset(self._evaluated_samples).load()
+        return _loaded(self._evaluated_samples)
 
     @cached_property
     def equifinality(self) -> xr.Dataset:
@@ -167,7 +168,7 @@ class Folder:
                 "the folds have not been compared; python -m h2mv_tf equifinality "
                 "does it."
             )
-        return xr.open_dataset(self._equifinality).load()
+        return _loaded(self._equifinality)
 
     @property
     def _equifinality(self) -> Path:
@@ -194,3 +195,8 @@ class Folder:
 def _found(folder: Path, name: str) -> Path | None:
     files = (folder / f"{name}{suffix}" for suffix in SUFFIXES)
     return next((file for file in files if file.exists()), None)
+
+
+def _loaded(file: Path) -> xr.Dataset:
+    with readable(f"'{file}'"), xr.open_dataset(file) as opened:
+        return opened.load()

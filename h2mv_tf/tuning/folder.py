@@ -23,7 +23,8 @@ import yaml
 
 from h2mv_tf import config, locks
 from h2mv_tf.config import Config, Provenance, Section
-from h2mv_tf.errors import UserError
+from h2mv_tf.documents import parsed_json
+from h2mv_tf.errors import UserError, words
 from h2mv_tf.files import write_whole
 from h2mv_tf.run_folder import RunFolder, provenance
 from h2mv_tf.tuning.journal import EPOCHS
@@ -281,7 +282,8 @@ class TrialFolder:
         """What the training of a fold has come to; None before it has."""
         if not self.fold_file(fold).is_file():
             return None
-        return FoldResult(**json.loads(self.fold_file(fold).read_text("utf-8")))
+        with _readable(self.fold_file(fold)) as content:
+            return FoldResult(**content)
 
     def save_fold(self, fold: int, result: FoldResult) -> None:
         """Writes what the training of a fold has come to."""
@@ -291,9 +293,9 @@ class TrialFolder:
         """How the trial has ended; None before it has."""
         if not self.result_file.is_file():
             return None
-        content = json.loads(self.result_file.read_text("utf-8"))
-        folds = {name: FoldResult(**fold) for name, fold in content["folds"].items()}
-        return Result(**{**content, "folds": folds})
+        with _readable(self.result_file) as content:
+            folds = {name: FoldResult(**of) for name, of in content["folds"].items()}
+            return Result(**{**content, "folds": folds})
 
     def save_result(
         self, folds: Mapping[int, FoldResult], reason: str | None, seconds: float
@@ -328,3 +330,19 @@ def _first_difference(begun: Sequence[Field], wanted: Sequence[Field]) -> tuple:
         for pair in pairs
         if pair[0] != pair[1]
     )
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[dict]:
+    """What a JSON file of a trial says, to be understood in the block.
+
+    Raises:
+        UserError: It is damaged, or says something else.
+    """
+    try:
+        yield parsed_json(file.read_text("utf-8"))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"'{file}' cannot be read: {words(error)}. Remove it, and the same call "
+            "trains that part again."
+        ) from error

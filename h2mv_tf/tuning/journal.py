@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from h2mv_tf.documents import parsed_json
+from h2mv_tf.errors import UserError, words
+
 DRAWN, ENDED = "drawn", "ended"
 # What Hyperband adds to the values that it draws, under the names of KerasTuner's own.
 EPOCHS, ROUND, BRACKET, FROM = (
@@ -42,8 +45,15 @@ class Journal:
 
     def __iter__(self) -> Iterator[Event]:
         if self.file.exists():
-            for line in self.file.read_bytes().splitlines():
-                yield Event(**json.loads(line))
+            for number, line in enumerate(self.file.read_bytes().splitlines(), 1):
+                try:
+                    yield Event(**parsed_json(line))
+                except (ValueError, TypeError) as error:
+                    raise UserError(
+                        f"Line {number} of '{self.file}' cannot be read: "
+                        f"{words(error)}. Copy the sweep folder again, or search anew "
+                        "with another --run-dir."
+                    ) from error
 
     def mend(self) -> None:
         """Takes off a last line that a kill has cut."""
