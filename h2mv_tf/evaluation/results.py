@@ -5,7 +5,6 @@ Samples have probabilistic.nc and probabilistic.csv, too.
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,9 @@ import pandas as pd
 import xarray as xr
 
 from h2mv_tf.data.metadata import readable
-from h2mv_tf.errors import UserError
 from h2mv_tf.evaluation.balance import CLOSURE, LARGEST, place
 from h2mv_tf.evaluation.blocks import H2MV
-from h2mv_tf.files import refuse_existing
+from h2mv_tf.files import made
 
 SCORES, TABLE, METRICS = "scores.nc", "scores.csv", "metrics.json"
 PROBABILISTIC, PROBABILISTIC_TABLE = "probabilistic.nc", "probabilistic.csv"
@@ -93,32 +91,20 @@ def write(
     Raises:
         UserError: The folder exists, or cannot be written.
     """
-    folder = Path(folder)
-    refuse_existing(folder)
-    hidden = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir(parents=True)
-        result.to_netcdf(hidden / SCORES, engine="netcdf4", encoding=_encoding(result))
-        table(result).to_csv(hidden / TABLE, index=False, float_format="%.8g")
+    with made(folder) as partial:
+        result.to_netcdf(partial / SCORES, engine="netcdf4", encoding=_encoding(result))
+        table(result).to_csv(partial / TABLE, index=False, float_format="%.8g")
         found = headline(result, days=days)
         if samples is not None:
             samples.to_netcdf(
-                hidden / PROBABILISTIC, engine="netcdf4", encoding=_encoding(samples)
+                partial / PROBABILISTIC, engine="netcdf4", encoding=_encoding(samples)
             )
             sample_table(samples).to_csv(
-                hidden / PROBABILISTIC_TABLE, index=False, float_format="%.8g"
+                partial / PROBABILISTIC_TABLE, index=False, float_format="%.8g"
             )
             found["probabilistic"] = sample_headline(samples)
         text = json.dumps(found, indent=2, allow_nan=False)
-        (hidden / METRICS).write_text(text + "\n", encoding="utf-8")
-        refuse_existing(folder)
-        hidden.rename(folder)
-    except OSError as error:
-        words = error.strerror or error
-        raise UserError(f"Cannot write '{folder}': {words}.") from error
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        (partial / METRICS).write_text(text + "\n", encoding="utf-8")
 
 
 def of_samples(folder: str | Path) -> xr.Dataset | None:
