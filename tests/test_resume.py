@@ -10,13 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from small import SMALL, small_settings
 
-from h2mv_tf import checkpoints, files, interruption, run_folder, training
+from h2mv_tf import checkpoints, console, files, interruption, run_folder, training
 from h2mv_tf.config import load
 from h2mv_tf.errors import UserError
 from h2mv_tf.run_folder import RunFolder
@@ -274,6 +276,23 @@ def test_a_signal_that_nobody_asked_for_is_heeded_in_the_end():
     with pytest.raises(interruption.Terminated):
         in_turn(signal.SIGTERM)
     assert in_turn() == []
+
+
+def test_every_command_ends_with_status_75_at_a_scheduler_s_warning():
+    ended = []
+
+    @click.command()
+    def works():
+        with console.command(interrupted="The same call goes on."):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                ended.append("tidied up")
+
+    result = CliRunner().invoke(works)
+    assert result.exit_code == 75
+    assert "The same call goes on." in result.output
+    assert ended == ["tidied up"]
 
 
 def test_handlers_are_as_before():

@@ -1,7 +1,11 @@
 """One small training, looked at from all sides."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,6 +26,7 @@ from h2mv_tf.objective import Constraint, Objective
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.untrained import untrained_model
 
+ROOT = Path(__file__).parents[1]
 SIZES = {"encoder_units": 6, "code_size": 3, "lstm_units": 5}
 
 
@@ -381,3 +386,38 @@ def test_a_constraint_that_no_test_cell_observes_is_said_to_be_unobserved():
     totals.add(objective.terms({"swe": tf.ones((2, 40))}, targets, month))
     assert totals.counts == {"swe": 0}
     assert totals.means() == {"swe": 0.0}
+
+
+@pytest.mark.slow
+def test_a_long_training_takes_no_more_memory_than_a_short_one(world, tmp_path):
+    """In a process of its own, whose memory is not that of other tests."""
+    code = f"""
+import keras, psutil
+from small import small_settings
+from h2mv_tf import training
+from h2mv_tf.run_folder import RunFolder
+from pathlib import Path
+
+resident = []
+note = lambda *_: resident.append(psutil.Process().memory_info().rss)
+many = ("training.epochs=60", "training.patience=60")
+training.export = lambda model, path: None
+training.fit(
+    small_settings({str(world)!r}, *many, "training.checkpoint_minutes=1e-9"),
+    RunFolder(Path({str(tmp_path)!r}) / "run"),
+    callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=note)],
+)
+print(len(resident), resident[-1] / resident[9])
+"""
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    epochs, growth = done.stdout.split()[-2:]
+    assert epochs == "60"
+    assert float(growth) < 1.05

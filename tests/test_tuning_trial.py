@@ -142,8 +142,11 @@ def test_a_trial_that_is_killed_has_failed_and_the_search_goes_on(arguments, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)]
+)
 def test_an_interrupted_search_ends_its_trial_and_says_what_goes_on(
-    arguments, tmp_path
+    number, status, arguments, tmp_path
 ):
     options = arguments("sweep", RATES, "--algorithm=random", "--max-trials=2")
     # A shell in the background lets its processes ignore what is sent here.
@@ -151,9 +154,9 @@ def test_an_interrupted_search_ends_its_trial_and_says_what_goes_on(
     search = python("tuning/tune.py", *options)
     signal.signal(signal.SIGINT, before)
     of_trial = in_training(search)
-    search.send_signal(signal.SIGINT)
+    search.send_signal(number)
     output, _ = search.communicate(timeout=PATIENCE)
-    assert search.returncode == 130
+    assert search.returncode == status
     assert output.strip().endswith(f"The same call goes on with {tmp_path / 'sweep'}.")
     until(lambda: not of_trial.is_running())
     assert journaled(tmp_path / "sweep") == [("drawn", "0000")]
