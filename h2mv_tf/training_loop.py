@@ -87,12 +87,9 @@ class TrainingLoop:
                 f"checkpoint is of {done}. Copy the whole run folder again, or start "
                 "anew with another --run-dir."
             )
-        logger.info(
-            "Continuing %s after epoch %d and %d batches of the next.",
-            self.run.path,
-            done,
-            self.progress.batches,
-        )
+        batches = self.progress.batches
+        more = f" and {batches} batches of the next" * bool(batches)
+        logger.info("Continuing after epoch %d%s of %s.", done, more, self.run.path)
 
     def __call__(self) -> None:
         """Trains.

@@ -121,7 +121,7 @@ def test_folds_are_trained_one_by_one_and_combined_in_the_end(
     assert fitted == [1, 3]
 
 
-def test_a_training_without_a_finished_epoch_is_begun_anew(
+def test_a_training_that_was_ended_in_its_first_step_goes_on_from_there(
     cross_validate, monkeypatch, tmp_path
 ):
     def killed(*arguments):
@@ -133,7 +133,7 @@ def test_a_training_without_a_finished_epoch_is_begun_anew(
     assert (tmp_path / "cv" / "fold-01" / "config.yaml").exists()
     result = cross_validate("--fold", 1, "--variables", "swe", "--no-results")
     assert result.exit_code == 0, result.output
-    assert "had not finished an epoch: anew" in result.output
+    assert "Continuing after epoch 0 of cv/fold-01" in result.output
     assert cross_validation.predicted(tmp_path / "cv", cross_validation.Member(1))
 
 
