@@ -174,18 +174,17 @@ def transpiration(soil_moisture, energy, transpiration_coefficient, fapar):
 def soil_recharge(water_input, deficit, soil_recharge_coefficient):
     """Water that the soil takes up [mm d-1].
 
-    soil_recharge = a_r min(W, max(SMmax - SM2, 0))
+    soil_recharge = a_r min(W, SMmax - SM2)
 
-    A full soil may hold its capacity and a last digit. The published code writes
-    min(1, deficit / max(W, 1e-8)) a_r W, which is the same algebra with a division.
+    The published code writes min(1, deficit / max(W, 1e-8)) a_r W, which is
+    the same algebra with a division.
 
     Args:
         water_input: Water that reaches the soil surface [mm d-1].
-        deficit: Capacity that is not filled [mm].
+        deficit: Room left in the soil [mm].
         soil_recharge_coefficient: Learned share [1].
     """
-    room = tf.maximum(deficit, 0)
-    return soil_recharge_coefficient * tf.minimum(water_input, room)
+    return soil_recharge_coefficient * tf.minimum(water_input, deficit)
 
 
 def baseflow(groundwater, baseflow_fraction):
@@ -340,8 +339,9 @@ def diagnostics(
         parameters: The parameters of the cells.
     """
     capacity = parameters.soil_water_capacity
-    soil = state.soil_moisture - fluxes.soil_evaporation - fluxes.transpiration
-    deficit = tf.maximum(capacity - soil, 0)
+    deficit = capacity - (
+        state.soil_moisture - fluxes.soil_evaporation - fluxes.transpiration
+    )
     to_soil, to_groundwater, to_runoff = recharge_fractions(
         fluxes.water_input, deficit, coefficients
     )

@@ -159,7 +159,9 @@ def test_of_two_ingests_to_one_store_one_wins(tmp_path):
 
 @pytest.mark.slow
 def test_shards_that_run_side_by_side_make_one_store(run, world, tmp_path):
-    predict = ["-m", "h2mv_tf", "predict", run.path, "--data", world]
+    own = tmp_path / "run"  # each call notes there what it has done
+    shutil.copytree(run.path, own)
+    predict = ["-m", "h2mv_tf", "predict", own, "--data", world]
     predict += ["--variables", "runoff,swe"]
     shards = [
         [*predict, "--to", tmp_path / "shared.zarr", "--shard", f"{n}/3"]

@@ -26,13 +26,19 @@ from h2mv_tf.run_folder import RunFolder
 ROOT = Path(__file__).parents[1]
 TIMED = ["cell_days_per_second", "waiting_for_data"]
 # Of which counters and random numbers there are.
-DRAWN = ("model.dropout=0.2", "training.patience=2", "training.learning_rate=0.05")
+DRAWN = (
+    "model.dropout=0.2",
+    "training.patience=2",
+    "training.learning_rate=0.05",
+    "training.jit_compile=true",
+)
 CASES = {
     "one device": DRAWN,
     "two devices": (*DRAWN, "distribution.devices=2"),
     "a posterior": (
         "objective.likelihood=normal",
         "uncertainty.posterior=variational",
+        "training.jit_compile=true",
     ),
 }
 ALWAYS = "training.checkpoint_minutes=1e-9"  # a checkpoint after each batch
