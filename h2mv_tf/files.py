@@ -14,7 +14,6 @@ from h2mv_tf.errors import UserError, told_by_the_system
 from h2mv_tf.locks import held
 
 DIGEST = "sha256"
-LOCK = "lock"  # within a folder that is being made
 
 
 class UnwritableError(UserError):
@@ -40,6 +39,25 @@ def refuse_existing(path: Path) -> None:
         raise UserError(f"'{path}' exists. Remove it, or choose another name.")
 
 
+def partial_of(path: Path) -> Path:
+    """Where a path is made before it gets its name."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def only_one(
+    path: Path, *, patience: float = 0
+) -> contextlib.AbstractContextManager[None]:
+    """Holds back the other processes that would make a path.
+
+    The lock is beside what it guards, which is renamed and removed under it.
+
+    Args:
+        path: That is made, in a folder that is there.
+        patience: Seconds to wait for the others.
+    """
+    return held(path.with_name(f".{path.name}.lock"), busy(path), patience=patience)
+
+
 def busy(path: Path) -> str:
     """What to say of a path that another process makes."""
     return (
@@ -63,15 +81,16 @@ def made(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     refuse_existing(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = partial_of(folder)
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        with held(partial / LOCK, busy(folder)):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with only_one(folder):
             refuse_existing(folder)  # another process may have been faster
-            _clear(partial)
+            if partial.exists():  # what a call that was killed has left
+                shutil.rmtree(partial)
             try:
+                partial.mkdir()
                 yield partial
-                (partial / LOCK).unlink()
                 partial.rename(folder)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -86,20 +105,9 @@ def made(folder: str | Path) -> Iterator[Path]:
         raise UnwritableError(f"Cannot write '{folder}': {said}.") from error
 
 
-def _clear(partial: Path) -> None:
-    """Removes what a call that was killed has left."""
-    for left in partial.iterdir():
-        if left.name == LOCK:
-            continue
-        if left.is_dir():
-            shutil.rmtree(left)
-        else:
-            left.unlink()
-
-
 def write_whole(file: Path, text: str) -> None:
     """Writes a text file, all or nothing, over the one that is there."""
-    partial = file.with_name(f".{file.name}.partial")
+    partial = partial_of(file)
     with partial.open("w", encoding="utf-8") as content:
         content.write(text)
         content.flush()

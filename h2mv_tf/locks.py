@@ -38,9 +38,12 @@ def acquire(file: Path, busy: str, *, patience: float = 0) -> filelock.FileLock:
 
 @contextlib.contextmanager
 def held(file: Path, busy: str, *, patience: float = 0) -> Iterator[None]:
-    """Holds a lock; as of `acquire`."""
+    """Holds a lock; as of `acquire`. Its file goes with it."""
     lock = acquire(file, busy, patience=patience)
     try:
         yield
     finally:
+        # Still locked: who waits finds that its file is gone, and makes another.
+        with contextlib.suppress(OSError):  # as where it is a mount that vanished
+            file.unlink()
         lock.release()

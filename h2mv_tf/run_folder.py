@@ -15,7 +15,7 @@ import pandas as pd
 from h2mv_tf import __version__, config
 from h2mv_tf.documents import parsed_json
 from h2mv_tf.errors import UserError, words
-from h2mv_tf.files import LOCK, made, write_whole
+from h2mv_tf.files import made, write_whole
 from h2mv_tf.locks import held
 
 # What may change when a run goes on; all else would change what is trained.
@@ -105,7 +105,7 @@ class RunFolder:
             UserError: Another one does.
         """
         return held(
-            self.path / LOCK,
+            self.path / "lock",
             f"Another process trains in run folder '{self.path}'. Wait for it, or "
             "choose another --run-dir.",
         )

@@ -5,16 +5,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
+import zarr
 from cf import grid
 from small import SMALL
 
 from h2mv_tf import inference, locks, predictions, training
 from h2mv_tf.data.store import Store
+from h2mv_tf.data.writing import writing
 from h2mv_tf.errors import UserError
 from h2mv_tf.files import made
 from h2mv_tf.run_folder import RunFolder
@@ -98,7 +102,7 @@ def test_a_folder_that_another_process_makes_is_left_alone(holder, tmp_path):
     partial = tmp_path / ".folder.partial"
     partial.mkdir()
     (partial / "theirs").touch()
-    process = holder(partial / "lock")
+    process = holder(tmp_path / ".folder.lock")
     refused = pytest.raises(UserError, match="being written by another process")
     with refused, made(tmp_path / "folder"):
         pytest.fail("both make it")
@@ -106,10 +110,53 @@ def test_a_folder_that_another_process_makes_is_left_alone(holder, tmp_path):
     process.kill()
     process.wait()
     with made(tmp_path / "folder") as folder:  # what it has left is gone
-        assert {file.name for file in folder.iterdir()} == {"lock"}
+        assert not list(folder.iterdir())
         (folder / "mine").touch()
     assert [file.name for file in (tmp_path / "folder").iterdir()] == ["mine"]
-    assert not partial.exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_of_many_that_make_a_folder_one_wins(tmp_path):
+    """Over and over, so that one comes when another is just done, or has failed."""
+
+    def make(number):
+        folder = tmp_path / f"{number // 8}"
+        try:
+            with made(folder) as partial:
+                for name in "abc":
+                    (partial / name).write_text(f"{number}")
+                if number % 3 == 0:
+                    raise UserError("failed")
+        except UserError as error:
+            if "another process" in str(error):
+                make(number)
+            else:
+                assert "failed" in str(error) or "exists" in str(error)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(make, range(240)))
+    assert {path.name for path in tmp_path.iterdir()} == set(map(str, range(30)))
+    for folder in tmp_path.iterdir():
+        assert len({(folder / name).read_text() for name in "abc"}) == 1
+
+
+def test_of_many_that_write_a_store_one_wins(tmp_path):
+    template = xr.DataArray(np.zeros((3, 2), "float32"), dims=("time", "cell"))
+
+    def write(number):
+        path = tmp_path / f"{number // 4}"
+        try:
+            with writing(path, tile={"cell": 2}, plan={}) as writer:
+                writer.declare("tws", template)
+                writer.put("tws", np.full((3, 2), number, "float32"))
+        except UserError as error:
+            assert str(error).endswith("another name.")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(80)))
+    for path in tmp_path.iterdir():
+        assert np.unique(zarr.open_group(path)["tws/data"]).size == 1
+    assert {path.name for path in tmp_path.iterdir()} == set(map(str, range(20)))
 
 
 # Trainings

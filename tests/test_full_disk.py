@@ -44,7 +44,7 @@ def disk(tmp_path):
         return folder
 
     yield mounted
-    subprocess.run(["umount", folder], capture_output=True, check=False)
+    subprocess.run(["umount", "--lazy", folder], capture_output=True, check=False)
 
 
 def refused(call):

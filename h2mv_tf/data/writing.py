@@ -28,8 +28,14 @@ import xarray as xr
 import zarr
 
 from h2mv_tf.errors import UserError, told_by_the_system
-from h2mv_tf.files import LOCK, UnwritableError, busy, refuse_existing
-from h2mv_tf.locks import acquire, held
+from h2mv_tf.files import (
+    UnwritableError,
+    busy,
+    only_one,
+    partial_of,
+    refuse_existing,
+)
+from h2mv_tf.locks import held
 
 logger = logging.getLogger(__name__)
 
@@ -108,22 +114,17 @@ class Writer:
     """Writes the arrays of a store; made by `writing`.
 
     Args:
-        folder: The hidden folder.
+        path: Of the store when it is whole.
         tile: Cells of a chunk along each dimension of space.
         zarr_format: 2 or 3.
         shard: Which of the processes that write it together this is.
-        locks: What holds back the others.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        tile: Mapping[str, int],
-        zarr_format: int,
-        shard: Shard,
-        locks: "_Locks",
+        self, path: Path, tile: Mapping[str, int], zarr_format: int, shard: Shard
     ):
-        self.tile, self.zarr_format, self._locks = tile, zarr_format, locks
+        self.tile, self.zarr_format, self._path = tile, zarr_format, path
+        folder = partial_of(path)
         self.scratch = folder / SCRATCH  # gone when the store is whole
         self.store = folder / STORE
         self._journals = folder / JOURNALS
@@ -139,7 +140,7 @@ class Writer:
             template: The array `data`, or several with names of their own: dims,
                 coordinates, types and attributes; their values are not looked at.
         """
-        with self._locks.together():
+        with _together(self._path):
             if not self.holds_all([("declared", group)]):
                 self._declare(group, template)
                 self._note(("declared", group))
@@ -265,22 +266,24 @@ def writing(
     """
     path = Path(path)
     refuse_existing(path)
-    folder = path.with_name(f".{path.name}.partial")
+    folder = partial_of(path)
     keep = False
     with contextlib.ExitStack() as stack:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            locks = _Locks(folder, path, shard)
-            stack.enter_context(locks)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _together(path):
+                refuse_existing(path)  # another process may have been faster
+                folder.mkdir(exist_ok=True)
+                stack.enter_context(_own_part(path, shard))
         except OSError as error:
             raise UnwritableError.of(path, error) from error
         try:
-            with locks.together():
-                _begin(folder, plan, zarr_format, path, shard)
+            with _together(path):
+                _begin(path, plan, zarr_format, shard)
             keep = plan is not None
-            writer = Writer(folder, tile, zarr_format, shard, locks)
+            writer = Writer(path, tile, zarr_format, shard)
             yield writer
-            with locks.together():
+            with _together(path):
                 if writer.holds_all(parts):
                     if callable(attributes):
                         attributes = attributes(folder / STORE)
@@ -304,7 +307,8 @@ def writing(
             raise
         finally:
             if not keep:
-                shutil.rmtree(folder, ignore_errors=True)
+                with _together(path):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_store(
@@ -393,47 +397,31 @@ def open_array(path: Path, *, write: bool = False) -> tensorstore.TensorStore:
     return tensorstore.open(spec, read=True, write=write, open=True).result()
 
 
-class _Locks:
-    """Which processes write a store; a lock is free as soon as its holder is gone.
+def _together(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Holds back the other processes, in what they must not do at the same time."""
+    return only_one(path, patience=PATIENCE)
 
-    Each holds its shard, and a process that writes alone holds the whole. `together`
-    is for what they must not do at the same time.
+
+@contextlib.contextmanager
+def _own_part(path: Path, shard: Shard) -> Iterator[None]:
+    """Keeps others from what this process writes: its shard, or alone the whole.
+
+    Raises:
+        UserError: Another process writes it.
     """
-
-    def __init__(self, folder: Path, path: Path, shard: Shard):
-        self._folder, self._shard, self._busy = folder, shard, busy(path)
-
-    def __enter__(self):
-        own = self._file(f"{self._shard.index}of{self._shard.count}")
-        with self.together():
-            self._own = acquire(own, self._busy)
-            try:
-                for file in self._folder.glob(f"*.{LOCK}"):
-                    count = file.stem.partition("of")[2]
-                    same = count == str(self._shard.count) and count != "1"
-                    if file not in (own, self._file("all")) and not same:
-                        with held(file, self._busy):
-                            pass  # its holder is gone
-            except BaseException:
-                self._own.release()
-                raise
-        return self
-
-    def __exit__(self, *_):
-        self._own.release()
-
-    def together(self) -> contextlib.AbstractContextManager[None]:
-        """Holds back the other processes."""
-        return held(self._file("all"), self._busy, patience=PATIENCE)
-
-    def _file(self, name: str) -> Path:
-        return self._folder / f"{name}.{LOCK}"
+    folder = partial_of(path)
+    with held(folder / f"{shard.index}of{shard.count}.lock", busy(path)):
+        for file in folder.glob("*of*.lock"):
+            count = int(file.stem.partition("of")[2])
+            if count != shard.count:
+                with held(file, busy(path)):
+                    pass  # its holder is gone
+        yield
 
 
-def _begin(
-    folder: Path, plan: Mapping | None, zarr_format: int, path: Path, shard: Shard
-) -> None:
+def _begin(path: Path, plan: Mapping | None, zarr_format: int, shard: Shard) -> None:
     """Continues what a call of the same plan has left, or starts anew."""
+    folder = partial_of(path)
     wanted = json.dumps({"plan": plan, "zarr_format": zarr_format}, sort_keys=True)
     written = folder / PLAN
     if plan is not None and written.exists():
