@@ -115,8 +115,8 @@ def main(kills: int, devices: int, epochs: int, seed: int) -> None:
                 moments.append(f"{moment:.1f}")
         wrong = f"status {status}" if status else expected.differs(run)
         lost += wrong is not None
-        when = ", ".join(moments) or "not"
-        tell(f"run {runs}: killed after {when} s; {wrong or 'identical'}")
+        when = f"killed after {', '.join(moments)} s" if moments else "not killed"
+        tell(f"run {runs}: {when}; {wrong or 'identical'}")
     tell(f"kills: {killed}, runs: {runs}, lost: {lost}")
     if lost:
         sys.exit(f"What they told is in '{log}'.")

@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
 from h2mv_tf import console, startup  # noqa: E402
+from h2mv_tf.data.groups import MASK, STATIC  # noqa: E402
 from h2mv_tf.data.series import Series, Tiles, cell_bytes, source  # noqa: E402
-from h2mv_tf.data.store import MASK, STATIC, Store  # noqa: E402
+from h2mv_tf.data.store import Store  # noqa: E402
 from h2mv_tf.data.survey import survey  # noqa: E402
 from h2mv_tf.data.windows import Windows  # noqa: E402
 from h2mv_tf.data.writing import write_store  # noqa: E402

@@ -4,6 +4,7 @@ They are written under another name, are on the disk, and only then get their ow
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -44,18 +45,27 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def only_one(
-    path: Path, *, patience: float = 0
-) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def only_one(path: Path, *, patience: float = 0) -> Iterator[None]:
     """Holds back the other processes that would make a path.
 
     The lock is beside what it guards, which is renamed and removed under it.
 
     Args:
-        path: That is made, in a folder that is there.
+        path: That is made; the folders on the way are, too.
         patience: Seconds to wait for the others.
+
+    Raises:
+        UserError: Another process makes it.
+        OSError: The folder that it is in cannot be written.
     """
-    return held(path.with_name(f".{path.name}.lock"), busy(path), patience=patience)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        told = os.strerror(errno.ENOTDIR)
+        raise NotADirectoryError(errno.ENOTDIR, told, path.parent) from error
+    with held(path.with_name(f".{path.name}.lock"), busy(path), patience=patience):
+        yield
 
 
 def busy(path: Path) -> str:
@@ -83,7 +93,6 @@ def made(folder: str | Path) -> Iterator[Path]:
     refuse_existing(folder)
     partial = partial_of(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with only_one(folder):
             refuse_existing(folder)  # another process may have been faster
             if partial.exists():  # what a call that was killed has left

@@ -18,7 +18,8 @@ from h2mv_tf import published
 from h2mv_tf.config import UNKNOWN, Config, Model
 from h2mv_tf.data import splits
 from h2mv_tf.data.check import Check
-from h2mv_tf.data.store import OBSERVED, Store
+from h2mv_tf.data.groups import OBSERVED
+from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import (
     Moments,
     Statistics,

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from scripts import ROOT, assert_one_line, loaded
 
 from h2mv_tf.__main__ import main as h2mv_tf
-from h2mv_tf.data.store import OBSERVED, Store
+from h2mv_tf.data.groups import OBSERVED
+from h2mv_tf.data.store import Store
 
 ERA5 = ROOT.parent / "shared" / "real" / "era5_daily_canadian_cities_1990_1993.nc"
 SMALL = [

@@ -17,7 +17,8 @@ from h2mv_tf import (
     training,
 )
 from h2mv_tf.__main__ import main as h2mv_tf
-from h2mv_tf.data.store import OBSERVED, Store
+from h2mv_tf.data.groups import OBSERVED
+from h2mv_tf.data.store import Store
 from h2mv_tf.data.writing import write_store
 
 MEMBERS = (cross_validation.Member(1), cross_validation.Member(1, 1))

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from h2mv_tf.data.store import DAY, OBSERVED, STATIC, Store
+from h2mv_tf.data.groups import DAY, OBSERVED, STATIC
+from h2mv_tf.data.store import Store
 from h2mv_tf.data.survey import Summary, Survey
 from h2mv_tf.data.units import converts, same_units
 from h2mv_tf.errors import UserError, printable, quoted

@@ -22,21 +22,25 @@ import tensorstore
 import xarray as xr
 import zarr
 
-from h2mv_tf import archive
+from h2mv_tf.data.groups import (
+    DAY,
+    ERROR_GROUPS,
+    MASK,
+    OBSERVED,
+    REQUIRED,
+    STATIC,
+    TRUTH,
+    days,
+    forcing_days,
+    meaning,
+    opened,
+    period,
+    present,
+)
 from h2mv_tf.data.metadata import readable, refuse_unsafe
 from h2mv_tf.data.writing import CHUNKS, blocks, open_array
 from h2mv_tf.errors import UserError, listed, printable, quoted, shown, words
 from h2mv_tf.variables import CONSTRAINT_OF, CONSTRAINTS, ERRORS, FORCING, VARIABLES
-
-MASK, STATIC, TRUTH = "mask", "static", "truth"
-REQUIRED = (*(VARIABLES[name].group for name in FORCING), STATIC, MASK)
-OBSERVED = tuple(VARIABLES[name].group for name in CONSTRAINTS)
-ERROR_GROUPS = tuple(VARIABLES[name].group for name in ERRORS.values())
-LAYOUTS = (("lat", "lon"), ("cell",))
-DAY = np.timedelta64(1, "D")
-# What arrays may hold that are no numbers, by the letter of their type.
-KINDS = {"M": "dates", "m": "durations", "c": "complex numbers"}
-KINDS |= dict.fromkeys("OSUTV", "text")
 
 
 class Block(NamedTuple):
@@ -110,40 +114,40 @@ class Store:
     def _opened_at(cls, path: Path, groups: Mapping[str, str] | None) -> "Store":
         known = (*REQUIRED, *OBSERVED, *ERROR_GROUPS)
         groups = {group: group for group in known} | dict(groups or {})
-        present = _groups(path)
+        found = present(path)
         whole = [f"{groups[group]}/data" for group in (MASK, STATIC)]
         refuse_unsafe(path, whole=whole)
         for group in (*REQUIRED, *(k for k, v in groups.items() if k != v)):
-            if groups[group] not in present:
+            if groups[group] not in found:
                 raise UserError(
                     f"Store '{path}' lacks group '{quoted(groups[group], 50)}'"
-                    f"{_label(group)}. Found: {listed(present)}. Add the group, or "
+                    f"{meaning(group)}. Found: {listed(found)}. Add the group, or "
                     "name the one that holds it in data.groups."
                 )
-        mask = _open(path, groups, MASK)
+        mask = opened(path, groups, MASK)
         land = mask.fillna(0) != 0
         if not land.any():
             raise UserError(
                 f"The mask of store '{path}' has no land: all {land.size} cells are "
                 "0. Expected 1 where there is land."
             )
-        static = _open(path, groups, STATIC)
+        static = opened(path, groups, STATIC)
         names = static["variable"].values if "variable" in static.coords else ()
         constraints = tuple(
-            name for name in CONSTRAINTS if groups[VARIABLES[name].group] in present
+            name for name in CONSTRAINTS if groups[VARIABLES[name].group] in found
         )
         return cls(
             path=path,
             groups=groups,
             land=land,
-            time=_forcing_days(path, groups),
+            time=forcing_days(path, groups),
             static_names=tuple(printable(str(name)) for name in names)
             or tuple(f"static_{n}" for n in range(static.sizes["variable"])),
             constraints=constraints,
             errors=tuple(
                 name
                 for name in constraints
-                if groups[VARIABLES[ERRORS[name]].group] in present
+                if groups[VARIABLES[ERRORS[name]].group] in found
             ),
         )
 
@@ -188,7 +192,7 @@ class Store:
         if day not in self.time:
             raise UserError(
                 f"Store '{self.path}' has no weather of {day:%Y-%m-%d}, only of "
-                f"{_period(self.time)}. Choose days among these."
+                f"{period(self.time)}. Choose days among these."
             )
         return self.time.get_loc(day)
 
@@ -363,7 +367,7 @@ class Store:
         variable = VARIABLES[name]
         what = "Standard error" if name in CONSTRAINT_OF else "Constraint"
         where = f"'{name}' [{variable.units}] of store '{self.path}'"
-        time = _time(self._array(variable.group), where)
+        time = days(self._array(variable.group), where)
         daily = len(time) > 1 and bool(np.median(np.diff(time)) == DAY)
         steps = time if daily else pd.Index(_month(time))
         if not steps.is_unique:
@@ -376,7 +380,7 @@ class Store:
         if (place < 0).all():
             raise UserError(
                 f"{what} {where} has no observation in the period of the "
-                f"forcing, {_period(self.time)}; it covers {_period(time)}. Drop it "
+                f"forcing, {period(self.time)}; it covers {period(time)}. Drop it "
                 f"from {field}, or bring the two periods together."
             )
         return Calendar(daily, place, time)
@@ -421,7 +425,7 @@ class Store:
             None where the store has none.
         """
         with readable(f"The truth of store '{self.path}'"):
-            if TRUTH not in _groups(self.path):
+            if TRUTH not in present(self.path):
                 return None
             return xr.open_zarr(self.path, group=TRUTH, consolidated=False)
 
@@ -601,7 +605,7 @@ class Store:
             return self._fitted(group)
 
     def _fitted(self, group: str) -> xr.DataArray:
-        data = _open(self.path, self.groups, group)
+        data = opened(self.path, self.groups, group)
         where = f"Group '{self.groups[group]}' of store '{self.path}'"
         if not set(self.land.dims) <= set(data.dims):
             raise UserError(
@@ -624,63 +628,6 @@ class Store:
         if group not in (VARIABLES[name].group for name in FORCING):
             return slice(None)
         return slice(self.start, self.start + len(self.time))
-
-
-def _groups(path: Path) -> tuple[str, ...]:
-    archive.refuse(path)
-    try:
-        root = zarr.open_group(path, mode="r", use_consolidated=False)
-        return tuple(sorted(root.group_keys()))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"There is no Zarr store at '{path}'. Expected a folder with the groups "
-            f"{', '.join(REQUIRED)}. `python -m h2mv_tf ingest FILE --to STORE` makes "
-            "one."
-        ) from error
-
-
-def _open(path: Path, groups: Mapping[str, str], group: str) -> xr.DataArray:
-    """The array of a group, (..., lat, lon) or (..., cell), read when it is asked for.
-
-    Args:
-        path: The store.
-        groups: As in `Store`.
-        group: Its name in the published layout, which tells what it holds.
-    """
-    dataset = xr.open_zarr(path, group=groups[group], consolidated=False, chunks=None)
-    where = f"Group '{groups[group]}' of store '{path}'"
-    if "data" not in dataset:
-        raise UserError(
-            f"{where} has no array 'data'. Found: {listed(dataset.data_vars)}."
-        )
-    data = dataset["data"]
-    if data.dtype.kind not in "fiub":
-        raise UserError(
-            f"{where} holds {KINDS.get(data.dtype.kind, 'other things')}. Expected "
-            "numbers."
-        )
-    first = {MASK: (), STATIC: ("variable",)}.get(group, ("time",))
-    layouts = [(*first, *layout) for layout in LAYOUTS]
-    if group in ERROR_GROUPS:
-        layouts += LAYOUTS  # the same at all times
-    dims = next((layout for layout in layouts if set(layout) == set(data.dims)), None)
-    if dims is None:
-        expected = " or ".join(f"({', '.join(layout)})" for layout in layouts)
-        raise UserError(
-            f"{where} has dims ({listed(data.dims, '')}). Expected {expected}."
-        )
-    missing = {"lat", "lon"} - set(data.coords)
-    if group == MASK and missing:
-        raise UserError(f"{where} has no coordinate {', '.join(sorted(missing))}.")
-    for name in ("lat", "lon") if group == MASK else ():
-        place = data[name]
-        along = "cell" if "cell" in dims else name
-        if place.dtype.kind not in "fiu" or place.dims != (along,):
-            raise UserError(
-                f"{where} has the coordinate {name}({listed(place.dims, '')}) of type "
-                f"{quoted(str(place.dtype), 30)}. Expected numbers along {along}."
-            )
-    return data.transpose(*dims)
 
 
 def _without_python(
@@ -719,55 +666,6 @@ def _stored_dims(path: Path) -> tuple[str, ...]:
     return tuple(array.metadata.dimension_names or ())
 
 
-def _time(data: xr.DataArray, where: str) -> pd.DatetimeIndex:
-    """The days of an array's time axis."""
-    index = data.indexes.get("time")
-    if not isinstance(index, pd.DatetimeIndex):
-        found = "no time"
-        if index is not None:
-            calendar = getattr(index, "calendar", None)
-            found = f"calendar '{calendar}'" if calendar else "times without dates"
-        raise UserError(
-            f"{where} has {found}. Expected a time axis of the standard calendar; "
-            "convert it with xarray's convert_calendar."
-        )
-    if not len(index) or index.hasnans:
-        raise UserError(
-            f"{where} has {'steps without a date' if len(index) else 'no steps'}. "
-            "Expected a date for each step."
-        )
-    return index.normalize()
-
-
-def _forcing_days(path: Path, groups: Mapping[str, str]) -> pd.DatetimeIndex:
-    """The days of the forcing, which are the same for all its variables."""
-    axes = {}
-    for name in FORCING:
-        data = _open(path, groups, VARIABLES[name].group)
-        group = groups[VARIABLES[name].group]
-        axes[group] = _time(data, f"Group '{group}' of store '{path}'")
-    (first, time), *others = axes.items()
-    for group, other in others:
-        if not other.equals(time):
-            raise UserError(
-                f"Groups '{first}' and '{group}' of store '{path}' differ in their "
-                f"days: {_period(time)} and {_period(other)}. Cut them to one period."
-            )
-    steps = np.diff(time)
-    wrong = np.flatnonzero(steps != DAY)
-    if len(time) < 2 or wrong.size:
-        found = "one day"
-        if wrong.size:
-            before, after = time[wrong[0]], time[wrong[0] + 1]
-            found = f"{before:%Y-%m-%d} followed by {after:%Y-%m-%d}, first of "
-            found += f"{wrong.size} such steps"
-        raise UserError(
-            f"The forcing of store '{path}' has to be daily without gaps; found "
-            f"{found}. Average it to days, or fill the gaps."
-        )
-    return time
-
-
 def _flat(data: xr.DataArray) -> xr.DataArray:
     """The array with one dimension `cell` for space, which comes last."""
     if "cell" in data.dims:
@@ -777,15 +675,3 @@ def _flat(data: xr.DataArray) -> xr.DataArray:
 
 def _month(time: pd.DatetimeIndex) -> np.ndarray:
     return np.asarray(time.year * 12 + time.month - 1)
-
-
-def _period(time: Sequence) -> str:
-    return f"{time[0]:%Y-%m-%d} to {time[-1]:%Y-%m-%d} ({len(time)} steps)"
-
-
-def _label(group: str) -> str:
-    """What a group holds, for messages."""
-    for variable in VARIABLES.values():
-        if variable.group == group:
-            return f" ({variable.label})"
-    return " (land mask)" if group == MASK else " (static inputs)"

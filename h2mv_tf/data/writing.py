@@ -270,7 +270,6 @@ def writing(
     keep = False
     with contextlib.ExitStack() as stack:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with _together(path):
                 refuse_existing(path)  # another process may have been faster
                 folder.mkdir(exist_ok=True)

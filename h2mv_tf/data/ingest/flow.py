@@ -19,11 +19,11 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from h2mv_tf.data.groups import MASK, STATIC
 from h2mv_tf.data.ingest.cells import quietly
 from h2mv_tf.data.ingest.fields import Field
 from h2mv_tf.data.ingest.report import Extent, Tally
 from h2mv_tf.data.ingest.sources import Source
-from h2mv_tf.data.store import MASK, STATIC
 from h2mv_tf.data.writing import Writer, blocks
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import FORCING

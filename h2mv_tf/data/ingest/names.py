@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from h2mv_tf.data.store import MASK
+from h2mv_tf.data.groups import MASK
 from h2mv_tf.errors import UserError
 from h2mv_tf.variables import (
     CONSTRAINTS,

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from h2mv_tf import __version__
-from h2mv_tf.data.store import MASK, STATIC, TRUTH
+from h2mv_tf.data.groups import MASK, STATIC, TRUTH
 from h2mv_tf.data.synthetic import planet as planets
 from h2mv_tf.data.synthetic import truth as truths
 from h2mv_tf.data.synthetic.observations import Products
