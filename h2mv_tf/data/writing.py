@@ -306,8 +306,7 @@ def writing(
             raise
         finally:
             if not keep:
-                with _together(path):
-                    shutil.rmtree(folder, ignore_errors=True)
+                _remove(path)
 
 
 def write_store(
@@ -399,6 +398,14 @@ def open_array(path: Path, *, write: bool = False) -> tensorstore.TensorStore:
 def _together(path: Path) -> contextlib.AbstractContextManager[None]:
     """Holds back the other processes, in what they must not do at the same time."""
     return only_one(path, patience=PATIENCE)
+
+
+def _remove(path: Path) -> None:
+    """Removes what was begun."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a disk may have no room for the lock
+            stack.enter_context(_together(path))
+        shutil.rmtree(partial_of(path), ignore_errors=True)
 
 
 @contextlib.contextmanager
