@@ -204,6 +204,15 @@ def refused(seed: int, call: Callable[[], object]) -> str | None:
     return None
 
 
+def one_line(call: Callable[[], object], *wanted: str) -> str:
+    """The line with which a call is refused."""
+    found = refused(0, call)
+    assert found is not None, "it was taken"
+    for word in wanted:
+        assert word in found
+    return found
+
+
 def line(seed: int, text: str) -> str:
     """A message, which has to be one line that every terminal shows."""
     assert text.isprintable(), f"seed {seed}: not printable: {text!r}"

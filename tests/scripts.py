@@ -1,6 +1,10 @@
 """Scripts and verbs, run as a user runs them."""
 
 import importlib.util
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -23,3 +27,17 @@ def assert_one_line(result, *words):
     for word in words:
         assert word in line, line
     assert "Traceback" not in result.output
+
+
+def within(size, code):
+    """Runs a program that may write no file larger than so many bytes."""
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))  # noqa: E731
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )

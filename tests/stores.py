@@ -6,6 +6,7 @@ import xarray as xr
 
 from h2mv_tf.data.check import Check
 from h2mv_tf.data.survey import survey
+from h2mv_tf.data.writing import write_store
 from h2mv_tf.variables import FORCING
 
 DAYS = pd.date_range("2001-01-01", "2001-03-31")
@@ -28,6 +29,12 @@ def world():
     fields["static"] = field(0, ["elevation", "sand"], "variable")
     fields["mask"] = xr.DataArray(LAND, GRID, ("lat", "lon"))
     return fields
+
+
+def small(path, zarr_format):
+    """A store of that grid, with three months of total water storage."""
+    write_store(path, {**world(), "tws": field(-20, MONTHS)}, zarr_format=zarr_format)
+    return path
 
 
 def at_sites(fields):

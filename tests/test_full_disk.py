@@ -6,19 +6,20 @@ elsewhere these tests are skipped, and others have the system's errors put in.
 
 import contextlib
 import errno
+import os
 import shutil
 import subprocess
 
 import click
 import pytest
 from click.testing import CliRunner
-from scripts import assert_one_line
+from scripts import assert_one_line, within
 from small import small_settings
 
 from h2mv_tf import console, inference, results, training
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.synthetic import synthesize
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UserError, told_by_the_system, words
 from h2mv_tf.export import export
 from h2mv_tf.files import made
 from h2mv_tf.run_folder import RunFolder
@@ -160,3 +161,36 @@ def test_a_folder_that_a_library_could_not_write_is_one_line(tmp_path):
 
     assert refused(write) == f"Cannot write '{tmp_path / 'folder'}': {FULL}."
     assert not list(tmp_path.iterdir())
+
+
+# What libraries tell
+
+
+LIBRARIES = {
+    "tensorstore": "import tensorstore as ts; ts.open({{'driver': 'zarr3', 'kvstore': "
+    "{{'driver': 'file', 'path': {path!r}}}}}, create=True, dtype=ts.float32, "
+    "shape=[99999]).result()[:].write(np.random.rand(99999).astype('f4')).result()",
+    "plain": "open({path!r}, 'wb', buffering=0).write(bytes(10000)); "
+    "open({path!r}, 'ab', buffering=0).write(bytes(10000))",
+    "hdf5": "import h5py; h5py.File({path!r}, 'w')['x'] = np.random.rand(99999)",
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_the_system_says_is_found_in_errors_of_libraries(tmp_path, library):
+    code = (
+        "import numpy as np\n"
+        "from h2mv_tf.errors import told_by_the_system\n"
+        f"try: {LIBRARIES[library].format(path=str(tmp_path / 'x'))}\n"
+        "except Exception as error: print(told_by_the_system(error))\n"
+    )
+    result = within(5000, code)
+    assert os.strerror(errno.EFBIG) in result.stdout, result.stdout + result.stderr
+
+
+def test_other_errors_are_not_the_systems():
+    assert told_by_the_system(ValueError("shapes differ")) is None
+    assert told_by_the_system(KeyError("x")) is None
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b")
+    assert told_by_the_system(full) == "'a/b': No space left on device"
+    assert words(full) == told_by_the_system(full)
