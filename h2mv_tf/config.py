@@ -127,7 +127,8 @@ class Objective(Section):
     # The published unweighted sum of mean squared errors, or the distribution of an
     # observation's error, whose width is learned for each constraint.
     likelihood: Literal["mse", "normal", "laplace", "student_t"] = "mse"
-    degrees_of_freedom: Annotated[float, Field(gt=2)] = 4.0  # of student_t
+    # Of student_t; with more it is a normal distribution, and float32 has no gradient.
+    degrees_of_freedom: Annotated[float, Field(gt=2, le=100)] = 4.0
     # Of a likelihood: errors are alike from step to step, as far as is learned.
     autocorrelation: bool = True
     # Of a likelihood: constraints whose standard errors the store tells, as in the
