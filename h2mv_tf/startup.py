@@ -11,6 +11,8 @@ ENVIRONMENT = {
     # What is freed stays at hand. The C library would give it back to the system,
     # and each step of a training would fetch and clear the same pages anew.
     "TF_CPU_ALLOCATOR_USE_BFC": "1",
+    # Of the same numbers oneDNN's matrix product now and then makes another last digit.
+    "TF_ENABLE_ONEDNN_OPTS": "0",
 }
 
 # What Linux tells: the memory maps of this process, and how many one may have.

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # has to stand before TensorFlow's import
+# Before TensorFlow's import, as the scripts have it.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
 import hypothesis
 import netCDF4  # noqa: F401  its import may warn of NumPy's version

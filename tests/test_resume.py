@@ -116,20 +116,16 @@ def resume(run):
     training.fit(run.resumed_config(), run, resume=True)
 
 
-def assert_same(run, expected, *, exact=False):
-    """But for the last digits, which steps that are not compiled may differ in."""
-    digits = {"check_exact": True} if exact else {"rtol": 1e-4}
+def assert_same(run, expected):
+    """To the last bit."""
     history, wanted = (r.load_history().drop(columns=TIMED) for r in (run, expected))
-    pd.testing.assert_frame_equal(history, wanted, **digits)
+    pd.testing.assert_frame_equal(history, wanted, check_exact=True)
     models = [keras.models.load_model(r.model_file) for r in (run, expected)]
-    near = 0 if exact else 1e-3
     for found, weight in zip(*(m.get_weights() for m in models), strict=True):
-        np.testing.assert_allclose(found, weight, rtol=near, atol=near)
+        np.testing.assert_array_equal(found, weight)
     found, wanted = (r.load_json(r.metrics_file) for r in (run, expected))
     assert found["best_epoch"] == wanted["best_epoch"]
-    assert found["test"]["loss"] == pytest.approx(
-        wanted["test"]["loss"], rel=0 if exact else 1e-4
-    )
+    assert found["test"]["loss"] == wanted["test"]["loss"]
 
 
 @pytest.mark.parametrize(
@@ -373,7 +369,7 @@ def test_a_training_that_is_killed_outright_ends_with_the_same_bits(world, tmp_p
     with started(world, whole, *more) as process:
         told, _ = process.communicate(timeout=300)
     assert process.returncode == 0, told
-    assert_same(run, whole, exact=True)
+    assert_same(run, whole)
 
 
 # Reproducible
