@@ -332,6 +332,13 @@ def test_a_constant_input_is_centred_and_not_scaled(stored, caplog):
     assert "net_radiation is 7" in caplog.text
 
 
+def test_a_constraint_that_hardly_varies_is_not_scaled(stored, caplog):
+    fields = observed_world()
+    fields["swe"] = fields["swe"] * 1e-20
+    assert survey(stored(fields)).statistics(np.arange(4)).constraints["swe"].std == 1
+    assert "swe is " in caplog.text
+
+
 def test_a_constraint_without_observation_at_the_training_cells_is_refused(stored):
     fields = observed_world()
     for cell in ((0, 1), (0, 2)):

@@ -447,21 +447,30 @@ def test_damaged_names_of_sites_are_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "mean"), [("prec", "NaN"), ("prec", '"many"'), ("static", "[1, 2, 3]")]
+    ("name", "moment", "value"),
+    [
+        ("prec", "mean", "NaN"),
+        ("prec", "mean", '"many"'),
+        ("static", "mean", "[1, 2, 3]"),
+        ("prec", "std", "0.0"),
+        ("static", "std", "[1, -1]"),
+    ],
 )
-def test_moments_of_a_store_that_are_no_numbers_are_one_line(tmp_path, name, mean):
+def test_moments_of_a_store_that_scale_nothing_are_one_line(
+    tmp_path, name, moment, value
+):
     fields = world()
-    fields[name].attrs = {"mean": "MEAN", "std": 1.0}
+    fields[name].attrs = {"mean": 0.0, "std": 1.0, moment: "VALUE"}
     write_store(tmp_path / "s.zarr", fields, zarr_format=2)
     file = tmp_path / "s.zarr" / name / "data" / ".zattrs"
-    file.write_text(file.read_text().replace('"MEAN"', mean))
+    file.write_text(file.read_text().replace('"VALUE"', value))
     store = Store.open(tmp_path / "s.zarr")
     ask = (
         store.stored_static_moments
         if name == "static"
         else (lambda: store.stored_moments("precipitation"))
     )
-    one_line(ask, "attribute mean", "Expected a number")
+    one_line(ask, f"attribute {moment}", "Expected a ", "number")
 
 
 def test_a_mask_of_text_is_one_line(tmp_path):

@@ -479,11 +479,13 @@ class Store:
                 )
             try:
                 values = np.asarray(attributes[name], "float64")
-                if not np.isfinite(values).all():
-                    raise ValueError("not finite")
+                least = 0 if name == "std" else -np.inf
+                if not (np.isfinite(values) & (values > least)).all():
+                    raise ValueError("nothing can be scaled by it")
                 found.append(np.broadcast_to(values, shape))
             except (TypeError, ValueError, OverflowError) as error:
-                expected = " or ".join(["a number", *map(str, shape)])
+                kind = "positive " * (name == "std") + "number"
+                expected = " or ".join([f"a {kind}", *map(str, shape)])
                 raise UserError(
                     f"{where} has the attribute {name} = {shown(attributes[name])}. "
                     f"Expected {expected}. Mend it, or take data.normalization: "

@@ -15,9 +15,19 @@ from h2mv_tf.data.series import Series, read
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.windows import Observed, Record, observed
 from h2mv_tf.errors import UserError, quoted, shown, words
-from h2mv_tf.variables import ANOMALIES, CONSTRAINT_OF, ERRORS, FORCING, VARIABLES
+from h2mv_tf.variables import (
+    ANOMALIES,
+    CONSTRAINT_OF,
+    CONSTRAINTS,
+    ERRORS,
+    FORCING,
+    VARIABLES,
+)
 
 logger = logging.getLogger(__name__)
+
+# Deviation of a constraint: what is below is no weather, and would overflow in a loss.
+LEAST = 1e-9
 
 NOWHERE = -1
 
@@ -334,6 +344,8 @@ def _moments(name: str, cells: Summary) -> Moments:
     else:
         squares += (cells.count * (cells.mean - mean) ** 2).sum()
         constant = constant and len(np.unique(low)) == 1
-    if constant:
+    deviation = float(np.sqrt(squares / count))
+    if constant or (name in CONSTRAINTS and deviation < LEAST):
+        deviation = 1.0
         logger.warning("%s is %g at all training cells: not scaled.", name, mean)
-    return Moments(float(mean), 1.0 if constant else float(np.sqrt(squares / count)))
+    return Moments(float(mean), deviation)
