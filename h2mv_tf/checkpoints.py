@@ -9,10 +9,12 @@ files of weights will not do: where a disk is full, the library beneath them end
 process.
 """
 
+import contextlib
 import io
 import json
 import logging
 import shutil
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     import keras
 
 LAST, BEFORE = NAMES = ("last", "before")
-DAMAGED = "damaged"
+DAMAGED, OLD = "damaged", "old-"
 STATE, BEST, PROGRESS = "state.npz", "best.npz", "progress.json"
 # What damaged files raise.
 UNREADABLE = (
@@ -102,7 +104,7 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)  # makes room
             raise
         if last.exists():
-            shutil.rmtree(before, ignore_errors=True)
+            _clear(before)
             last.rename(before)
         partial.rename(last)
         sync(self.folder)
@@ -125,7 +127,8 @@ class Checkpoints:
     def load(self, model: "keras.Model") -> tuple[Progress, bytes | None]:
         """Restores the last checkpoint, or the one before where it is damaged.
 
-        What is damaged is set aside, so that it does not push out the good one.
+        What is damaged is set aside, so that it does not push out the good one. What
+        cannot be read for another reason stays where it is.
 
         Args:
             model: Compiled with its optimizer.
@@ -134,33 +137,67 @@ class Checkpoints:
             How far it had come, and the best weights of that time.
 
         Raises:
-            UserError: All are damaged.
+            UserError: All are damaged, one cannot be read now, or is of another
+                version.
         """
         for folder in (self.folder / name for name in NAMES):
             if not folder.is_dir():
                 continue
             try:
-                text = (folder / PROGRESS).read_text(encoding="utf-8")
-                content = parsed_json(text)
-                for name, expected in content.pop(DIGEST).items():
-                    if digest(folder / name) != expected:
-                        raise ValueError(f"{name} is not what was written")
+                content = _intact(folder)
+            except (FileNotFoundError, ValueError) as error:
+                logger.warning("Checkpoint '%s' is damaged: %s.", folder, words(error))
+                self._set_aside(folder)
+                continue
+            except OSError as error:  # as of a mount that has gone
+                raise UserError(
+                    f"Checkpoint '{folder}' cannot be read: {words(error)}. It is left "
+                    "as it is: mend this, and try again."
+                ) from error
+            try:
                 progress = Progress(**content)
-                best = None
-                if progress.best_epoch:
-                    best = (folder / BEST).read_bytes()
+                best = (folder / BEST).read_bytes() if progress.best_epoch else None
                 restore(state_of(model), (folder / STATE).read_bytes())
             except UNREADABLE as error:
-                logger.warning("Checkpoint '%s' is damaged: %s.", folder, words(error))
-                aside = self.folder / DAMAGED
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-                continue
+                raise UserError(
+                    f"Checkpoint '{folder}' is not of this version: {words(error)}. Go "
+                    "on with the versions that the run's environment.json tells."
+                ) from error
             return progress, best
         raise UserError(
             f"The checkpoints in '{self.folder}' are damaged, so that this run cannot "
             "be resumed. Start anew with another --run-dir."
         )
+
+    def _set_aside(self, folder: Path) -> None:
+        """Renames what is damaged; nothing is removed, as it may be mended."""
+        number = len(list(self.folder.glob(f"{DAMAGED}*")))
+        folder.rename(self.folder / (f"{DAMAGED}-{number}" if number else DAMAGED))
+
+
+def _intact(folder: Path) -> dict:
+    """The progress of a checkpoint whose files are as they were written.
+
+    Raises:
+        ValueError: They are not.
+        OSError: They are not there, or cannot be read.
+    """
+    content = parsed_json((folder / PROGRESS).read_text(encoding="utf-8"))
+    written = content.pop(DIGEST, None) if isinstance(content, dict) else None
+    if not isinstance(written, dict):
+        raise ValueError(f"{PROGRESS} tells of no files")
+    for name, expected in written.items():
+        if digest(folder / name) != expected:
+            raise ValueError(f"{name} is not what was written")
+    return content
+
+
+def _clear(folder: Path) -> None:
+    """Makes way for another folder, also where a reader holds a file on a network."""
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(folder.with_name(f"{OLD}{time.time_ns()}"))
+    for old in folder.parent.glob(f"{OLD}*"):  # or what a kill has left
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def packed(variables: "Sequence[keras.Variable]") -> bytes:

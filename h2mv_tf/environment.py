@@ -3,6 +3,7 @@
 `environment.json` of a run folder has a row for each time that it was begun or resumed.
 """
 
+import importlib
 import logging
 import os
 import platform
@@ -12,6 +13,7 @@ from importlib import metadata
 import tensorflow as tf
 
 from h2mv_tf import __version__
+from h2mv_tf.errors import UserError
 from h2mv_tf.run_folder import RunFolder, git_commit
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ PACKAGES = (
     "h5py",
 )
 # Of the environment, what begins so.
+CLUSTER = "TF_CONFIG"  # names of hosts, which change and are nobody's business
 PREFIXES = ("TF_", "XLA_", "OMP_", "CUDA_", "NVIDIA_", "ONEDNN_")
 
 
@@ -39,7 +42,12 @@ def note(run: RunFolder, strategy: tf.distribute.Strategy) -> None:
     """
     rows = []
     if run.environment_file.is_file():
-        rows = run.load_json(run.environment_file)["rows"]
+        rows = run.load_json(run.environment_file).get("rows")
+        if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+            raise UserError(
+                f"'{run.environment_file}' has no list of rows. Remove it, or copy the "
+                "run folder again."
+            )
     began = datetime.now(UTC).isoformat(timespec="seconds")
     row = {"began": began, **described(strategy)}
     if rows:
@@ -50,7 +58,8 @@ def note(run: RunFolder, strategy: tf.distribute.Strategy) -> None:
         ]
         if differing:
             logger.warning(
-                "The run was begun elsewhere, so that its last digits may differ: %s.",
+                "Since the last start something has changed, so that the last digits "
+                "may differ: %s.",
                 "; ".join(differing),
             )
     run.save_json(run.environment_file, {"rows": [*rows, row]})
@@ -68,7 +77,7 @@ def described(strategy: tf.distribute.Strategy) -> dict[str, object]:
         "h2mv_tf": __version__,
         "commit": git_commit(),
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in PACKAGES},
+        **{name: _version(name) for name in PACKAGES},
         "system": platform.platform(),
         "processor": _processor(),
         "cores": len(cores) or os.cpu_count(),
@@ -83,9 +92,18 @@ def described(strategy: tf.distribute.Strategy) -> dict[str, object]:
         "variables": {
             name: value
             for name, value in sorted(os.environ.items())
-            if name.startswith(PREFIXES)
+            if name.startswith(PREFIXES) and name != CLUSTER
         },
     }
+
+
+def _version(package: str) -> str:
+    """The version of a package, whose name may be another, as tensorflow-cpu."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        module = importlib.import_module(package.replace("-", "_"))
+        return str(getattr(module, "__version__", "unknown"))
 
 
 def _processor() -> str:

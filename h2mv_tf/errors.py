@@ -29,6 +29,10 @@ class UserError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
+class UnreadableError(UserError):
+    """Data that cannot be read now; what is made of them can go on once they can."""
+
+
 def words(error: BaseException, most: int = 2 * LONG) -> str:
     """What a library says, in one line without a full stop.
 
@@ -61,7 +65,7 @@ def told_by_the_system(error: BaseException) -> str | None:
         return f"'{error.filename}': {said}" if error.filename else said
     text = str(error)
     if found := _NUMBER.search(text):
-        return os.strerror(int(found[1] or found[2]))
+        return os.strerror(int(found[found.lastindex]))
     if os.strerror(errno.ENOSPC) in text:
         return os.strerror(errno.ENOSPC)
     if isinstance(error, RuntimeError) and text == "NetCDF: HDF error":
@@ -131,7 +135,7 @@ def cut(text: str, most: int) -> str:
 
 
 # How TensorStore and HDF5 tell the number of an error of the system.
-_NUMBER = re.compile(r"os_error_code='(\d+)'|errno = (\d+)")
+_NUMBER = re.compile(r"os_error_code='(\d+)'|\[OS error (\d+):|errno = (\d+)")
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3

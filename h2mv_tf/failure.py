@@ -254,6 +254,8 @@ def _diagnosed(
 def _in_words(found: Finding | None, seen: _Seen | None) -> str:
     """What was found, and where: in dates and cells where they are known."""
     if found is None:
+        if distribution.worker().count > 1:
+            return "a number in the part of another worker"
         return "every number is, computed again one by one"
     words = found.variable
     if found.kind == "gradient":

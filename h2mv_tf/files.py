@@ -1,6 +1,6 @@
 """Files and folders that are there whole, or not at all.
 
-They are written under another name, are on the disk, and only then get their own.
+They are written under another name, and get their own when they are.
 """
 
 import contextlib
@@ -64,8 +64,14 @@ def only_one(path: Path, *, patience: float = 0) -> Iterator[None]:
     except FileExistsError as error:
         told = os.strerror(errno.ENOTDIR)
         raise NotADirectoryError(errno.ENOTDIR, told, path.parent) from error
-    with held(path.with_name(f".{path.name}.lock"), busy(path), patience=patience):
-        yield
+    lock = path.with_name(f".{path.name}.lock")
+    with held(lock, busy(path), patience=patience):
+        try:
+            yield
+        finally:
+            # Still locked: who waits finds that the file is gone, and makes another.
+            with contextlib.suppress(OSError):  # as of a mount that has gone
+                lock.unlink()
 
 
 def busy(path: Path) -> str:
@@ -116,12 +122,19 @@ def made(folder: str | Path) -> Iterator[Path]:
 
 def write_whole(file: Path, text: str) -> None:
     """Writes a text file, all or nothing, over the one that is there."""
-    partial = partial_of(file)
-    with partial.open("w", encoding="utf-8") as content:
-        content.write(text)
-        content.flush()
-        os.fsync(content.fileno())  # on the disk before its name is
-    os.replace(partial, file)
+    # Of this process alone: another one may write it at the same time.
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as content:
+            content.write(text)
+            content.flush()
+            os.fsync(content.fileno())  # on the disk before its name is
+        os.replace(partial, file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    sync(file.parent)
 
 
 def digest(file: Path) -> str:

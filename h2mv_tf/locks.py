@@ -1,6 +1,7 @@
 """Locks between processes: free as soon as their holder is gone, however it went."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,26 +25,38 @@ def acquire(file: Path, busy: str, *, patience: float = 0) -> filelock.FileLock:
         OSError: The file cannot be made.
     """
     lock = filelock.FileLock(file)
-    try:
-        lock.acquire(timeout=patience)
-    except filelock.Timeout as error:
-        raise UserError(busy) from error
-    except NotImplementedError as error:
-        raise UserError(
-            f"The file system of '{file.parent}' knows no locks, without which two "
-            "processes could write there at once. Choose a folder on another one."
-        ) from error
-    return lock
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "flock not supported")  # told below
+        try:
+            lock.acquire(timeout=patience)
+        except filelock.Timeout as error:
+            if not _outlives(lock):
+                raise UserError(busy) from error
+        except NotImplementedError:  # of older versions of the library
+            pass
+        else:
+            if not _outlives(lock):
+                return lock
+            lock.release()
+    raise UserError(
+        f"The file system of '{file.parent}' knows no locks, without which two "
+        "processes could write there at once. Choose a folder on another one."
+    )
 
 
 @contextlib.contextmanager
 def held(file: Path, busy: str, *, patience: float = 0) -> Iterator[None]:
-    """Holds a lock; as of `acquire`. Its file goes with it."""
+    """Holds a lock; as of `acquire`."""
     lock = acquire(file, busy, patience=patience)
     try:
         yield
     finally:
-        # Still locked: who waits finds that its file is gone, and makes another.
-        with contextlib.suppress(OSError):  # as where it is a mount that vanished
-            file.unlink()
         lock.release()
+
+
+def _outlives(lock: filelock.BaseFileLock) -> bool:
+    """Whether a lock is only a file, which stays when its holder is killed.
+
+    The library takes one where the file system knows no others.
+    """
+    return isinstance(lock, filelock.SoftFileLock)

@@ -15,8 +15,8 @@ import pandas as pd
 from h2mv_tf import __version__, config
 from h2mv_tf.documents import parsed_json
 from h2mv_tf.errors import UserError, words
-from h2mv_tf.files import made, write_whole
-from h2mv_tf.locks import held
+from h2mv_tf.files import made, only_one, write_whole
+from h2mv_tf.locks import FOREVER, held
 
 # What may change when a run goes on; all else would change what is trained.
 RESUMABLE = (
@@ -201,7 +201,13 @@ class RunFolder:
                     f"--resume continues a run as it was; '{override}' would change "
                     f"it. Allowed: {', '.join(RESUMABLE)}."
                 )
-        return config.load(self.config_file, overrides)
+        begun = config.load(self.config_file)
+        settings = config.load(self.config_file, overrides)
+        # What follows from the number of epochs stays, too.
+        warm_up = settings.uncertainty.model_copy(update={"warm_up": begun.warm_up})
+        if begun.warm_up != settings.warm_up:
+            settings = settings.model_copy(update={"uncertainty": warm_up})
+        return settings
 
     @property
     def trained(self) -> bool:
@@ -222,6 +228,13 @@ class RunFolder:
         """Writes the configuration with what made the run."""
         settings = settings.model_copy(update={"provenance": provenance()})
         write_whole(self.config_file, settings.to_yaml())
+
+    def keep_changes(self, settings: config.Config) -> None:
+        """Writes a configuration with which the run goes on, for the next time, too."""
+        begun = config.load(self.config_file)
+        settings = settings.model_copy(update={"provenance": begun.provenance})
+        if settings != begun:
+            write_whole(self.config_file, settings.to_yaml())
 
     def save_json(self, file: Path, content: Mapping) -> None:
         """Writes a JSON file of the run."""
@@ -268,9 +281,11 @@ class RunFolder:
             predictions: Where they are.
             outcome: Plain numbers and words.
         """
-        metrics = self.load_json(self.metrics_file)
-        noted = {**metrics.get("predictions", {}), str(predictions): dict(outcome)}
-        self.save_json(self.metrics_file, {**metrics, "predictions": noted})
+        # Predictions of one run may be made side by side.
+        with only_one(self.metrics_file, patience=FOREVER):
+            metrics = self.load_json(self.metrics_file)
+            noted = {**metrics.get("predictions", {}), str(predictions): dict(outcome)}
+            self.save_json(self.metrics_file, {**metrics, "predictions": noted})
 
     def save_history(self, rows: list[dict[str, float]]) -> None:
         """Writes the history, a row for each epoch."""

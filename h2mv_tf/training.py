@@ -75,6 +75,7 @@ def fit(
         if resume:
             run.require()
             stack.enter_context(run.locked())
+            run.keep_changes(config)
         else:
             run.refuse_existing()
         task = prepare(config)

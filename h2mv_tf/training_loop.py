@@ -87,9 +87,10 @@ class TrainingLoop:
                 f"checkpoint is of {done}. Copy the whole run folder again, or start "
                 "anew with another --run-dir."
             )
-        batches = self.progress.batches
-        more = f" and {batches} batches of the next" * bool(batches)
-        logger.info("Continuing after epoch %d%s of %s.", done, more, self.run.path)
+        place = f"epoch {done}"
+        if self.progress.batches:
+            place = f"batch {self.progress.batches} of epoch {done + 1}"
+        logger.info("Continuing %s after %s.", self.run.path, place)
 
     def __call__(self) -> None:
         """Trains.

@@ -1,6 +1,8 @@
 """Checkpoints: whatever happens to the last one, a run goes on."""
 
+import errno
 import json
+import os
 
 import keras
 import numpy as np
@@ -105,13 +107,38 @@ def test_a_damaged_one_is_told_and_the_one_before_it_used(
     checkpoints.save(model, progress(3), b"best")
     flip(file(checkpoints, LAST))
     assert checkpoints.load(model)[0] == progress(2)
+    assert len(list(checkpoints.folder.glob("damaged*"))) == 2  # nothing is removed
 
 
-@pytest.mark.parametrize("killed", ["before its name", "between the names", "later"])
+def test_one_that_cannot_be_read_now_stays_where_it_is(checkpoints, model, monkeypatch):
+    def gone(file):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(file))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("h2mv_tf.checkpoints.digest", gone)
+        with pytest.raises(UserError, match=r"Stale file handle.*left as it is"):
+            checkpoints.load(model)
+    assert checkpoints.load(model)[0] == progress(3)
+
+
+def test_one_of_another_version_stays_where_it_is(checkpoints, model):
+    content = json.loads(file(checkpoints, LAST, "progress.json").read_text())
+    file(checkpoints, LAST, "progress.json").write_text(
+        json.dumps({**content, "of_the_future": 1})
+    )
+    with pytest.raises(UserError, match=r"is not of this version: .*of_the_future"):
+        checkpoints.load(model)
+    assert {path.name for path in checkpoints.folder.iterdir()} == {LAST, BEFORE}
+
+
+@pytest.mark.parametrize(
+    "killed", ["before its name", "without another", "between the names", "later"]
+)
 def test_a_training_that_is_killed_while_it_saves_loses_one_at_most(
     checkpoints, model, monkeypatch, killed
 ):
-    left = {"before its name": 0, "between the names": 1, "later": 2}[killed]
+    moments = {"before its name": 0, "without another": 1, "between the names": 2}
+    left = moments.get(killed, 3)
     rename = type(checkpoints.folder).rename
 
     def until_killed(path, target):
@@ -135,6 +162,8 @@ def test_a_training_that_is_killed_while_it_saves_loses_one_at_most(
     assert values(model) == {float(expected)}
     checkpoints.save(model, progress(5), b"best")
     assert checkpoints.load(model)[0] == progress(5)
+    kept = {path.name for path in checkpoints.folder.iterdir()}
+    assert kept == {LAST, BEFORE}
 
 
 def test_where_both_are_damaged_one_line_tells_what_to_do(checkpoints, model):

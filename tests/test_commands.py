@@ -87,7 +87,7 @@ def test_a_training_from_nothing_to_a_table(tmp_path):
         check=True,
         timeout=300,
     )
-    assert "Continuing after epoch 2" in again.stdout
+    assert "after epoch 2." in again.stdout
     assert "epoch 3/3" in again.stdout
     assert "Making" not in again.stdout
 

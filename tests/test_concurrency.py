@@ -1,10 +1,12 @@
 """Processes that want the same path: one of them has it, or they share the work."""
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import unittest.mock
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,12 +21,13 @@ from small import SMALL
 from h2mv_tf import inference, locks, predictions, training
 from h2mv_tf.data.store import Store
 from h2mv_tf.data.writing import writing
-from h2mv_tf.errors import UserError
+from h2mv_tf.errors import UnreadableError, UserError
 from h2mv_tf.files import made
 from h2mv_tf.run_folder import RunFolder
 from h2mv_tf.trained import Trained
 
 ROOT = Path(__file__).parents[1]
+TEMPLATE = xr.DataArray(np.zeros((3, 2), "float32"), dims=("time", "cell"))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
 
@@ -90,9 +93,16 @@ def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
     def unknown(*arguments, **options):
         raise NotImplementedError("FileSystem does not appear to support flock")
 
-    monkeypatch.setattr(locks.filelock.FileLock, "acquire", unknown)
-    with pytest.raises(UserError, match="knows no locks"):
-        locks.acquire(tmp_path / "lock", "busy")
+    with monkeypatch.context() as patch:
+        patch.setattr(locks.filelock.FileLock, "acquire", unknown)
+        with pytest.raises(UserError, match="knows no locks"):
+            locks.acquire(tmp_path / "lock", "busy")
+    # Newer versions of the library take a file instead, which outlives its process.
+    without = OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    monkeypatch.setattr("fcntl.flock", unittest.mock.Mock(side_effect=without))
+    for _ in range(2):  # and is not in the way of the next one
+        with pytest.raises(UserError, match="knows no locks"):
+            locks.acquire(tmp_path / "lock", "busy")
 
 
 # Folders
@@ -143,14 +153,13 @@ def test_of_many_that_make_a_folder_one_wins(tmp_path):
 
 
 def test_of_many_that_write_a_store_one_wins(tmp_path):
-    template = xr.DataArray(np.zeros((3, 2), "float32"), dims=("time", "cell"))
     told = set()
 
     def write(number):
         path = tmp_path / f"{number // 4}"
         try:
             with writing(path, tile={"cell": 2}, plan={}) as writer:
-                writer.declare("tws", template)
+                writer.declare("tws", TEMPLATE)
                 writer.put("tws", np.full((3, 2), number, "float32"))
         except UserError as error:
             told.add(str(error).rpartition(".")[0].rpartition(" ")[2])
@@ -161,6 +170,27 @@ def test_of_many_that_write_a_store_one_wins(tmp_path):
     for path in tmp_path.iterdir():
         assert np.unique(zarr.open_group(path)["tws/data"]).size == 1
     assert {path.name for path in tmp_path.iterdir()} == set(map(str, range(20)))
+
+
+@pytest.mark.parametrize(
+    ("error", "left"), [(UnreadableError("gone"), True), (UserError("wrong"), False)]
+)
+def test_a_store_goes_on_when_its_source_can_be_read_again(tmp_path, error, left):
+    path = tmp_path / "store.zarr"
+
+    def write(fails):
+        with writing(path, tile={"cell": 2}, plan={}) as writer:
+            held = writer.holds("first")
+            writer.declare("tws", TEMPLATE)
+            writer.finish("first")
+            if fails:
+                raise error
+            return held
+
+    with pytest.raises(type(error)):
+        write(fails=True)
+    assert write(fails=False) == left
+    assert [file.name for file in tmp_path.iterdir()] == ["store.zarr"]
 
 
 # Trainings

@@ -134,7 +134,7 @@ def test_a_training_that_was_ended_in_its_first_step_goes_on_from_there(
     assert (tmp_path / "cv" / "fold-01" / "config.yaml").exists()
     result = cross_validate("--fold", 1, "--variables", "swe", "--no-results")
     assert result.exit_code == 0, result.output
-    assert "Continuing after epoch 0 of cv/fold-01" in result.output
+    assert "Continuing cv/fold-01 after epoch 0" in result.output
     assert cross_validation.predicted(tmp_path / "cv", cross_validation.Member(1))
 
 

@@ -636,7 +636,7 @@ ALLOWED = {
         "steps",
         "task",
     },
-    "environment": {"__init__", "run_folder"},
+    "environment": {"__init__", "errors", "run_folder"},
     "training_loop": {
         "variables",
         "errors",

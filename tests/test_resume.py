@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -15,11 +16,20 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 from small import SMALL, small_settings
 
-from h2mv_tf import checkpoints, console, files, interruption, run_folder, training
-from h2mv_tf.config import load
+from h2mv_tf import (
+    checkpoints,
+    console,
+    environment,
+    files,
+    interruption,
+    run_folder,
+    training,
+)
+from h2mv_tf.config import Uncertainty, load
 from h2mv_tf.errors import UserError
 from h2mv_tf.run_folder import RunFolder
 
@@ -194,6 +204,28 @@ def test_a_history_that_was_cut_off_is_one_line(run, tmp_path):
     other.history_file.write_bytes(b"\xff\xfe\0")
     with pytest.raises(UserError, match="cannot be read"):
         training.fit(other.resumed_config(), other, resume=True)
+
+
+def test_what_is_changed_as_a_run_goes_on_stays_changed(killed, monkeypatch):
+    run = killed("a posterior", (0, 0))
+    changed = ["training.epochs=5", "training.on_nonfinite=skip"]
+    settings = run.resumed_config(changed)
+    assert settings.warm_up == load(run.config_file).warm_up == 1
+    monkeypatch.setattr(training, "trainer_of", lambda *_: Kill.kill())
+    with pytest.raises(Killed):
+        training.fit(settings, run, resume=True)
+    known = run.resumed_config()
+    assert (known.training.epochs, known.training.on_nonfinite) == (5, "skip")
+    assert known.provenance is not None
+
+
+def test_a_warm_up_that_follows_from_the_epochs_stays_as_it_was(run, tmp_path):
+    other = RunFolder(tmp_path)
+    likely = load(run.config_file, ["objective.likelihood=normal"])
+    settings = likely.model_copy(update={"uncertainty": Uncertainty()})
+    other.save_config(settings)
+    assert settings.warm_up == 1
+    assert other.resumed_config(["training.epochs=80"]).warm_up == 1
 
 
 @pytest.mark.parametrize(
@@ -394,6 +426,27 @@ def test_the_run_tells_what_else_made_its_numbers(run):
     assert row["cores"] >= 1
     assert row["processor"]
     assert {"python", "keras", "numpy", "devices", "intra_op_threads"} <= set(row)
+
+
+def test_other_builds_of_tensorflow_have_versions_as_well(monkeypatch):
+    def unknown(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", unknown)
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    monkeypatch.setenv("TF_OTHER", "1")
+    row = environment.described(tf.distribute.get_strategy())
+    assert row["tensorflow"] == tf.__version__
+    assert row["variables"].get("TF_OTHER") == "1"
+    assert "TF_CONFIG" not in row["variables"]
+
+
+@pytest.mark.parametrize("content", [{}, {"rows": 1}, {"rows": ["x"]}])
+def test_a_damaged_account_of_them_is_one_line(tmp_path, content):
+    run = RunFolder(tmp_path)
+    run.save_json(run.environment_file, content)
+    with pytest.raises(UserError, match="has no list of rows"):
+        environment.note(run, tf.distribute.get_strategy())
 
 
 def test_a_run_that_goes_on_elsewhere_is_told_so(run, tmp_path, caplog):

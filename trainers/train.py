@@ -104,7 +104,8 @@ def _refuse_with_resume(**options: Path | None) -> None:
 
 
 def _newest_run() -> Path:
-    runs = [file.parent for file in RUNS.glob("*/config.yaml")]
+    # Hidden ones are not whole.
+    runs = [file.parent for file in RUNS.glob("[!.]*/config.yaml")]
     if not runs:
         raise UserError(f"There is no run folder in '{RUNS}' to resume.")
     return max(runs, key=lambda run: run.stat().st_mtime)

@@ -10,8 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -37,13 +36,11 @@ class Series:
         observations: Of each constraint, and standard errors, (rows, days) or
             (rows, months), NaN: missing.
         cells: The land cell of each row, ascending; all of them by default.
-        folder: Where it is kept on disk, if it is; goes away with the series.
     """
 
     forcing: np.ndarray
     observations: Mapping[str, np.ndarray]
     cells: np.ndarray | None = None
-    folder: tempfile.TemporaryDirectory | None = field(default=None, repr=False)
 
     room = None  # cells that are held at a time; None: all
 
@@ -63,19 +60,15 @@ class Series:
             UserError: The disk has no room.
         """
         rows, subset = (cells, None) if isinstance(cells, int) else (len(cells), cells)
-        folder = tempfile.TemporaryDirectory(prefix="h2mv_tf-") if disk else None
 
-        def empty(name: str, *shape: int) -> np.ndarray:
+        def empty(*shape: int) -> np.ndarray:
             shape = (rows, *shape)
-            if folder is None:
-                return np.empty(shape, "float32")
-            return _mapped(Path(folder.name) / name, shape)
+            return _mapped(shape) if disk else np.empty(shape, "float32")
 
         return cls(
-            forcing=empty("forcing", days, len(FORCING)),
-            observations={name: empty(name, count) for name, count in steps.items()},
+            forcing=empty(days, len(FORCING)),
+            observations={name: empty(count) for name, count in steps.items()},
             cells=subset,
-            folder=folder,
         )
 
     def rows(self, cells: np.ndarray) -> np.ndarray:
@@ -211,16 +204,20 @@ def cell_bytes(store: Store, constraints: Sequence[str]) -> int:
     return ITEM * (len(store.time) * len(FORCING) + sum(steps.values()))
 
 
-def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """An array in a file, whose room on the disk is there from the start."""
+def _mapped(shape: tuple[int, ...]) -> np.ndarray:
+    """An array in a file without a name, which goes with the process however it ends.
+
+    Its room on the disk is there from the start.
+    """
     size = int(np.prod(shape)) * ITEM
     try:
-        with file.open("wb") as opened:
+        with tempfile.TemporaryFile() as file:
             # A sparse file would end the process where the disk is full.
-            os.posix_fallocate(opened.fileno(), 0, max(size, 1))
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+            return np.memmap(file, "float32", "r+", shape=shape)
     except OSError as error:
         raise UserError(
-            f"Cannot keep {size / 1e9:.2g} GB in '{file.parent}': {error.strerror}. "
-            "Point TMPDIR to a larger disk, or choose data.cache: none."
+            f"Cannot keep {size / 1e9:.2g} GB in '{tempfile.gettempdir()}': "
+            f"{error.strerror}. Point TMPDIR to a larger disk, or choose data.cache: "
+            "none."
         ) from error
-    return np.memmap(file, "float32", "r+", shape=shape)

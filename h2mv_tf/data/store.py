@@ -39,7 +39,15 @@ from h2mv_tf.data.groups import (
 )
 from h2mv_tf.data.metadata import readable, refuse_unsafe
 from h2mv_tf.data.writing import CHUNKS, blocks, open_array
-from h2mv_tf.errors import UserError, listed, printable, quoted, shown, words
+from h2mv_tf.errors import (
+    UnreadableError,
+    UserError,
+    listed,
+    printable,
+    quoted,
+    shown,
+    words,
+)
 from h2mv_tf.variables import CONSTRAINT_OF, CONSTRAINTS, ERRORS, FORCING, VARIABLES
 
 
@@ -550,7 +558,7 @@ class Store:
                 raise self._unreadable(group, block, error) from error
             # Chunks that are not there are missing values, as all are of a lost disk.
             if not _is_array(self.path / self.groups[group] / "data"):
-                raise UserError(
+                raise UnreadableError(
                     f"{self.label} has gone while it was read: there is no "
                     f"'{self.groups[group]}/data' any more. Is its disk connected?"
                 )
@@ -583,11 +591,11 @@ class Store:
             cells += f" to {self.describe(block.cells[-1])}"
         where = f"Store '{self.path}': a chunk of '{self.groups[group]}/data'"
         if isinstance(error, MemoryError):
-            return UserError(
+            return UnreadableError(
                 f"{where} with {cells} does not fit the memory of this machine. Make "
                 "the store anew, in smaller chunks."
             )
-        return UserError(
+        return UnreadableError(
             f"{where} with {cells} is truncated or damaged. Copy the store again, or "
             f"make it anew. The reader says: {words(error)}"
         )

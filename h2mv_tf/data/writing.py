@@ -27,7 +27,7 @@ import tensorstore
 import xarray as xr
 import zarr
 
-from h2mv_tf.errors import UserError, told_by_the_system
+from h2mv_tf.errors import UnreadableError, UserError, told_by_the_system
 from h2mv_tf.files import (
     UnwritableError,
     busy,
@@ -35,7 +35,7 @@ from h2mv_tf.files import (
     partial_of,
     refuse_existing,
 )
-from h2mv_tf.locks import held
+from h2mv_tf.locks import FOREVER, held
 
 logger = logging.getLogger(__name__)
 
@@ -282,7 +282,7 @@ def writing(
             keep = plan is not None
             writer = Writer(path, tile, zarr_format, shard)
             yield writer
-            with _together(path):
+            with only_one(path, patience=FOREVER):  # another shard may just end it
                 if writer.holds_all(parts):
                     if callable(attributes):
                         attributes = attributes(folder / STORE)
@@ -299,7 +299,7 @@ def writing(
                 return
             hint = f" Call again to continue, or remove '{folder}'." if keep else ""
             raise UnwritableError.of(path, error, hint) from error
-        except UnwritableError:  # another store that is written along with this one
+        except (UnwritableError, UnreadableError):  # as of a mount that has gone
             raise
         except UserError:  # the same call would end the same way
             keep = shard.count > 1

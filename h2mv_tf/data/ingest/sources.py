@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from h2mv_tf.data.metadata import open_lazily
-from h2mv_tf.errors import UserError, listed, words
+from h2mv_tf.errors import UnreadableError, UserError, listed, words
 
 COORDINATES = {
     "time": {"standard_name": "time"},
@@ -72,11 +72,11 @@ class Source(NamedTuple):
             try:
                 data.max().compute()
             except Exception as found:  # readers raise what they like
-                return UserError(
+                return UnreadableError(
                     f"'{path}' cannot be read at '{data.name}'; it may be truncated. "
                     f"The reader says: {words(found)}"
                 )
-        return UserError(
+        return UnreadableError(
             f"'{'+'.join(names)}' cannot be read. The reader says: {words(error)}"
         )
 
