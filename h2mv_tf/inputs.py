@@ -179,7 +179,7 @@ def needs(config: Config, inputs: Inputs) -> Needs:
     held = len(inputs.survey.static) * one
     if isinstance(inputs.source, series.Tiles):
         held = min(held, 2 * inputs.source.room * one)
-    elif inputs.source.folder is not None:
+    elif inputs.source.on_disk:
         held = 0
     return Needs(
         cells={role: len(cells) for role, cells in inputs.split._asdict().items()},

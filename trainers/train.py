@@ -112,15 +112,18 @@ def _newest_run() -> Path:
 
 
 def _print_results(run: RunFolder) -> None:
-    metrics = run.load_json(run.metrics_file)
-    untrained, test = metrics["untrained"], metrics["test"]
-    rows = [
-        (name, f"{untrained['terms'][name]:.3g}", f"{term:.3g}", f"{windows}")
-        if (windows := test["counts"][name])
-        else (name, "not observed", "not observed", "0")
-        for name, term in test["terms"].items()
-    ]
-    rows.append(("loss", f"{untrained['loss']:.3g}", f"{test['loss']:.3g}", ""))
+    from h2mv_tf.data.metadata import readable
+
+    with readable(f"'{run.metrics_file}'"):
+        metrics = run.load_json(run.metrics_file)
+        untrained, test = metrics["untrained"], metrics["test"]
+        rows = [
+            (name, f"{untrained['terms'][name]:.3g}", f"{term:.3g}", f"{windows}")
+            if (windows := test["counts"][name])
+            else (name, "not observed", "not observed", "0")
+            for name, term in test["terms"].items()
+        ]
+        rows.append(("loss", f"{untrained['loss']:.3g}", f"{test['loss']:.3g}", ""))
     console.table(
         f"Test cells: {metrics['measure']}",
         ("constraint", "untrained", "trained", metrics["counted"]),

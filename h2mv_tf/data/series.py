@@ -71,6 +71,11 @@ class Series:
             cells=subset,
         )
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether it is kept in files instead of memory."""
+        return isinstance(self.forcing, np.memmap)
+
     def rows(self, cells: np.ndarray) -> np.ndarray:
         """The rows of land cells."""
         return cells if self.cells is None else np.searchsorted(self.cells, cells)
