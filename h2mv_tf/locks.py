@@ -1,7 +1,7 @@
 """Locks between processes: free as soon as their holder is gone, however it went."""
 
 import contextlib
-import warnings
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,24 +24,20 @@ def acquire(file: Path, busy: str, *, patience: float = 0) -> filelock.FileLock:
         UserError: Another process has it, or the file system knows no locks.
         OSError: The file cannot be made.
     """
-    lock = filelock.FileLock(file)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "flock not supported")  # told below
-        try:
-            lock.acquire(timeout=patience)
-        except filelock.Timeout as error:
-            if not _outlives(lock):
-                raise UserError(busy) from error
-        except NotImplementedError:  # of older versions of the library
-            pass
-        else:
-            if not _outlives(lock):
-                return lock
-            lock.release()
-    raise UserError(
-        f"The file system of '{file.parent}' knows no locks, without which two "
-        "processes could write there at once. Choose a folder on another one."
-    )
+    # In place of a lock the library would make a file, which outlives its process.
+    lock = filelock.FileLock(file, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=patience)
+    except filelock.Timeout as error:
+        raise UserError(busy) from error
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        raise UserError(
+            f"The file system of '{file.parent}' knows no locks, without which two "
+            "processes could write there at once. Choose a folder on another one."
+        ) from error
+    return lock
 
 
 @contextlib.contextmanager
@@ -52,11 +48,3 @@ def held(file: Path, busy: str, *, patience: float = 0) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _outlives(lock: filelock.BaseFileLock) -> bool:
-    """Whether a lock is only a file, which stays when its holder is killed.
-
-    The library takes one where the file system knows no others.
-    """
-    return isinstance(lock, filelock.SoftFileLock)
