@@ -588,7 +588,10 @@ def test_weights_that_lie_in_other_files_are_not_read(run_of_others, tmp_path):
         for name in known:
             linked[name] = h5py.ExternalLink(str(secret), f"/{name}")
     rewritten(run_of_others.model_file, **{"model.weights.h5": buffer.getvalue()})
-    one_line(lambda: Trained.open(run_of_others.path), "ExternalLink")
+    one_line(lambda: Trained.open(run_of_others.path), "cannot be read")
+    with pytest.raises(UserError) as caught:
+        Trained.open(run_of_others.path)
+    assert "ExternalLink" in str(caught.value.__cause__)
 
 
 @pytest.mark.parametrize(
